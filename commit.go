@@ -1,0 +1,637 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The methods of Session in this file are called with s.mu held, and give it up
+// while they talk to the store or run the handler's functions (see outside).
+// Those that do have acquired the session, or do so themselves where they say.
+
+// stored is a record as the store has it.
+type stored struct {
+	raw []byte
+	record
+}
+
+// load reads the session that the cookie names, once. It acquires the session.
+func (s *Session) load() {
+	if s.phase != unloaded {
+		return
+	}
+	if s.closed {
+		s.fail(ErrClosed)
+		return
+	}
+	if s.fail(s.acquire()) != nil {
+		return
+	}
+	defer s.release()
+	if s.phase != unloaded { // another goroutine was faster
+		return
+	}
+	s.readCookie()
+	if !s.cookie.ok {
+		s.begin()
+		return
+	}
+	st, err := s.fetch(s.cookie.id.handle)
+	proof := digestOf(s.cookie.id.secret)
+	switch {
+	case err == nil && st.opens(proof):
+		s.phase, s.id, s.proof = found, s.cookie.id, proof
+		s.show(st)
+	case err == nil:
+		s.begin()
+		s.phase = stale
+		s.say(slog.LevelInfo, "session: the cookie has been replaced by a renewal; the request is anonymous",
+			slog.String("session", s.cookie.id.handle))
+	default:
+		s.begin()
+		s.miss(s.cookie.id.handle, err)
+	}
+}
+
+// miss deals with a record that could not be read. Only what is neither absent
+// nor unreadable is an error of the session.
+func (s *Session) miss(handle string, err error) {
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrUnreadable):
+		s.say(slog.LevelWarn, "session: the stored record is unreadable, and left alone; the request is anonymous",
+			slog.String("session", handle), slog.Any("err", err))
+	default:
+		s.fail(err)
+	}
+}
+
+// readCookie looks at the request's cookies, once.
+func (s *Session) readCookie() {
+	if s.cookie == nil {
+		c := s.manager.signer.read(s.request)
+		s.cookie = &c
+	}
+}
+
+// begin makes the session one that is in no store.
+func (s *Session) begin() {
+	now := time.Now()
+	s.phase, s.id, s.stored, s.changes = fresh, id{}, stored{}, nil
+	s.renewed, s.saved, s.sendCookie = false, false, false
+	s.now = record{created: now.UnixMilli()}
+	s.now.expires = s.manager.deadline(&s.now, now)
+}
+
+// needID gives a new session its id: late, because most anonymous requests need none.
+func (s *Session) needID() {
+	if s.id.handle == "" {
+		s.id = newID()
+	}
+}
+
+// show makes st what the handler sees.
+func (s *Session) show(st stored) {
+	s.stored, s.changes, s.renewed = st, nil, false
+	s.now = s.stored.copy()
+}
+
+// reload reads the session again.
+func (s *Session) reload() error {
+	st, err := s.fetch(s.id.handle)
+	switch {
+	case err == nil && st.opens(s.proof):
+		s.show(st)
+		return nil
+	case err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
+		s.phase = ended
+		return nil
+	}
+	return err
+}
+
+// drop forgets what the request changed.
+func (s *Session) drop() {
+	s.changes, s.renewed = nil, false
+	s.now = record{created: s.now.created, expires: s.now.expires}
+}
+
+// fetch asks the store for one record.
+func (s *Session) fetch(handle string) (st stored, err error) {
+	ctx, cancel := s.manager.bound(s.request.Context())
+	defer cancel()
+	s.outside(func() { st, err = s.manager.fetch(ctx, handle) })
+	return st, err
+}
+
+// outside runs f without s.mu.
+func (s *Session) outside(f func()) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	f()
+}
+
+// commit saves what there is to save before the header leaves. The error is that
+// of the session: what failed now, or before.
+func (s *Session) commit() error {
+	s.mu.Lock()
+	defer s.unlock()
+	if err := s.acquire(); err != nil {
+		return s.fail(err)
+	}
+	defer s.release()
+	s.committed = true
+	if s.err != nil {
+		if s.regenerated { // the old session ends although the new one cannot begin
+			if err := s.deleteRetired(); err != nil {
+				s.say(slog.LevelError, "session: the session to be replaced could not be deleted", slog.Any("err", err))
+			}
+		}
+		return s.err
+	}
+	if s.manager.options.Rolling {
+		s.used = true
+	}
+	return s.fail(s.write(false))
+}
+
+// finish saves what changed after the header left.
+func (s *Session) finish() error {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.err != nil {
+		return s.err
+	}
+	if err := s.acquire(); err != nil {
+		return s.fail(err)
+	}
+	defer s.release()
+	if s.phase == fresh {
+		if len(s.changes) > 0 && len(s.now.values) > 0 {
+			return s.fail(ErrHeaderSent)
+		}
+		return nil
+	}
+	return s.fail(s.write(false))
+}
+
+// close ends the session with its request.
+func (s *Session) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+}
+
+// write brings the store up to date: always if force is set, else by the rules
+// of express-session's resave and saveUninitialized, and when the deadline is
+// due to move.
+func (s *Session) write(force bool) error {
+	options := &s.manager.options
+	switch s.phase {
+	case fresh:
+		if force || s.regenerated || options.SaveUninitialized || len(s.now.values) > 0 {
+			return s.create()
+		}
+	case found:
+		switch changed := s.renewed || !s.now.sameData(&s.stored.record); {
+		case force || changed || options.Resave && !s.saved:
+			return s.swap(changed)
+		case s.used && s.manager.due(&s.stored.record):
+			s.move()
+		}
+	case stale, ended:
+		if len(s.changes) > 0 || s.renewed {
+			s.drop()
+			s.say(slog.LevelInfo, "session: ended or renewed while the request ran; what it changed is dropped")
+		}
+	}
+	return nil
+}
+
+// create saves a new session, and then deletes those that it replaces.
+func (s *Session) create() error {
+	ctx, cancel := s.manager.bound(s.request.Context())
+	defer cancel()
+	s.needID()
+	made, next, n := s.id, s.now.copy(), len(s.changes)
+	var st stored
+	var err error
+	s.outside(func() { made, st, err = s.manager.create(ctx, made, next) })
+	if err != nil {
+		return err
+	}
+	if err := s.deleteRetiredWithin(ctx); err != nil {
+		s.outside(func() { s.manager.remove(ctx, made.handle) })
+		return err
+	}
+	s.id, s.proof = made, digestOf(made.secret)
+	s.regenerated, s.sendCookie = false, true
+	return s.install(st, n)
+}
+
+// swap saves a session that the store has.
+func (s *Session) swap(changed bool) error {
+	ctx, cancel := s.manager.bound(s.request.Context())
+	defer cancel()
+
+	changes, seen, secret, renewed := s.changes, s.stored.secrets, digestOf(s.id.secret), s.renewed
+	renew := func(r *record) {
+		if renewed {
+			r.secrets = append(slices.DeleteFunc(slices.Clone(r.secrets), func(d digest) bool {
+				return slices.Contains(seen, d)
+			}), secret)
+		}
+	}
+	replay := func(r *record) error {
+		renew(r)
+		for _, c := range changes {
+			if err := c(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	old, next, lifetime := s.stored, s.now.copy(), s.stored.maxAge
+	renew(&next)
+
+	var st stored
+	var err error
+	s.outside(func() { st, err = s.manager.swap(ctx, s.id.handle, old, next, replay) })
+	switch {
+	case errors.Is(err, ErrNotFound):
+		s.phase = ended
+		s.drop()
+		s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it")
+		return nil
+	case err != nil:
+		return err
+	}
+	if renewed {
+		s.renewed, s.proof = false, secret
+	}
+	options := &s.manager.options
+	if changed && s.manager.cookieMaxAge(&st.record) > 0 || renewed || st.maxAge != lifetime ||
+		options.Rolling || s.cookie.old {
+		s.sendCookie = true
+	}
+	return s.install(st, len(changes))
+}
+
+// move moves the deadline of a session that was used and not changed. That it
+// cannot is no error: another request moves it, or the next.
+func (s *Session) move() {
+	ctx, cancel := s.manager.bound(s.request.Context())
+	defer cancel()
+	old, next, n := s.stored, s.stored.copy(), len(s.changes)
+	var st stored
+	var err error
+	s.outside(func() { st, err = s.manager.swapOnce(ctx, s.id.handle, old, next) })
+	if err != nil {
+		if !errors.Is(err, ErrConflict) {
+			s.say(slog.LevelWarn, "session: the deadline could not be moved", slog.Any("err", err))
+		}
+		return
+	}
+	s.sendCookie = s.sendCookie || s.manager.options.Rolling || s.cookie.old
+	s.fail(s.install(st, n))
+}
+
+// install makes st what the store has and the handler sees, with the changes
+// after the first n, which came while st was written.
+func (s *Session) install(st stored, n int) error {
+	s.phase, s.stored, s.saved = found, st, true
+	s.changes = s.changes[n:]
+	now := s.stored.copy()
+	for done := 0; done < len(s.changes); done++ {
+		var err error
+		c := s.changes[done]
+		s.outside(func() { err = c(&now) })
+		if err != nil {
+			return err
+		}
+	}
+	s.now = now
+	return nil
+}
+
+// retire lists the records that have to go for this session to be gone.
+func (s *Session) retire() {
+	if s.phase == destroyed {
+		return
+	}
+	add := func(handle string) {
+		if !slices.Contains(s.retired, handle) {
+			s.retired = append(s.retired, handle)
+		}
+	}
+	if s.phase == found {
+		add(s.id.handle)
+	}
+	if s.cookie.ok {
+		add(s.cookie.id.handle)
+	}
+}
+
+// deleteRetired deletes what retire has listed.
+func (s *Session) deleteRetired() error {
+	ctx, cancel := s.manager.bound(s.request.Context())
+	defer cancel()
+	return s.deleteRetiredWithin(ctx)
+}
+
+func (s *Session) deleteRetiredWithin(ctx context.Context) (err error) {
+	for len(s.retired) > 0 && err == nil {
+		s.outside(func() { err = s.manager.remove(ctx, s.retired[0]) })
+		if err == nil {
+			s.retired = s.retired[1:]
+		}
+	}
+	return err
+}
+
+// header adds what the response says of the session. It runs after commit.
+func (s *Session) header(h http.Header) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.looked {
+		addVary(h)
+	}
+	switch {
+	case s.phase == destroyed:
+		s.clearCookie(h)
+	case s.err == nil && s.sendCookie && s.phase == found && s.stored.opens(s.proof):
+		s.sendCookie = false
+		m := s.manager
+		cookie, err := m.cookie(s.id, m.cookieMaxAge(&s.stored.record), m.remaining(&s.stored.record))
+		if err != nil {
+			s.fail(fmt.Errorf("session: sign: %w", err))
+			return
+		}
+		setCookie(h, cookie)
+		if m.browserDrops(s.request) {
+			s.say(slog.LevelWarn, "session: a browser drops this secure cookie, because the request came over plain HTTP: "+
+				"use HTTPS, let the proxy that ends TLS send X-Forwarded-Proto: https, or set Cookie.Insecure")
+		}
+	}
+}
+
+// clearCookie makes the browser forget the cookie of a destroyed session.
+func (s *Session) clearCookie(h http.Header) {
+	if s.cookie.any {
+		setCookie(h, s.manager.deletionCookie())
+	}
+}
+
+func setCookie(h http.Header, cookie string) {
+	h.Add("Set-Cookie", cookie)
+	h.Set("Cache-Control", "no-store")
+}
+
+func addVary(h http.Header) {
+	for _, line := range h.Values("Vary") {
+		for field := range strings.SplitSeq(line, ",") {
+			if field = strings.TrimSpace(field); strings.EqualFold(field, "Cookie") || field == "*" {
+				return
+			}
+		}
+	}
+	h.Add("Vary", "Cookie")
+}
+
+// The methods of Manager below talk to the store. They hold no lock.
+
+// bound returns the context for one load or one save. It ends when StoreTimeout
+// is over, and not when the client leaves.
+func (m *Manager) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx = context.WithoutCancel(ctx)
+	if m.inProcess {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, m.options.StoreTimeout)
+}
+
+// ask calls the store, and waits no longer than ctx lasts even if the store
+// does. A panic of the store is one of ours.
+func ask[T any](ctx context.Context, m *Manager, call func() (T, error)) (T, error) {
+	if m.inProcess {
+		return call()
+	}
+	type answer struct {
+		value    T
+		err      error
+		panicked any
+		returned bool
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		var a answer
+		defer func() {
+			if !a.returned {
+				a.panicked = recover()
+				a.err = errors.New("the store's goroutine ended")
+			}
+			answers <- a
+		}()
+		a.value, a.err = call()
+		a.returned = true
+	}()
+	var a answer
+	select {
+	case a = <-answers:
+	case <-ctx.Done():
+		select {
+		case a = <-answers:
+		default:
+			a.err = fmt.Errorf("no answer within %v: %w", m.options.StoreTimeout, ctx.Err())
+		}
+	}
+	if a.panicked != nil {
+		panic(a.panicked)
+	}
+	return a.value, a.err
+}
+
+// fetch loads a live record. The error is ErrNotFound, ErrUnreadable or ErrUnavailable.
+func (m *Manager) fetch(ctx context.Context, handle string) (stored, error) {
+	raw, err := ask(ctx, m, func() ([]byte, error) { return m.options.Store.Load(ctx, handle) })
+	if err != nil {
+		return stored{}, unavailable("load", err)
+	}
+	r, err := decodeRecord(raw)
+	if err != nil {
+		return stored{}, unavailable("load", err)
+	}
+	if now := time.Now().UnixMilli(); r.expires <= now || m.absoluteEnd(&r) <= now {
+		return stored{}, ErrNotFound
+	}
+	return stored{raw, r}, nil
+}
+
+// create saves next under i, or under another id if i is in use.
+func (m *Manager) create(ctx context.Context, i id, next record) (id, stored, error) {
+	for {
+		next.secrets = []digest{digestOf(i.secret)}
+		next.marks = nil
+		marks := []mark{next.stamp()}
+		st, err := m.write(ctx, next, nil, func(data []byte, ttl time.Duration) error {
+			return m.options.Store.Create(ctx, i.handle, data, ttl)
+		})
+		if !errors.Is(err, ErrConflict) {
+			return i, st, err
+		}
+		st, err = m.fetch(ctx, i.handle)
+		switch {
+		case err == nil && st.hasMark(marks): // applied, and the reply was lost
+			return i, st, nil
+		case err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
+			i = newID()
+		default:
+			return i, stored{}, err
+		}
+	}
+}
+
+// swap replaces old by next. If the store has something else by then, it replays
+// the request's changes on that and tries again. The error is ErrNotFound if the
+// session has ended.
+func (m *Manager) swap(ctx context.Context, handle string, old stored, next record, replay func(*record) error) (stored, error) {
+	var marks []mark
+	for attempt := 1; ; attempt++ {
+		marks = append(marks, next.stamp())
+		st, err := m.swapStamped(ctx, handle, old, next)
+		if !errors.Is(err, ErrConflict) {
+			return st, err
+		}
+		if err := pause(ctx, attempt); err != nil {
+			return stored{}, unavailable("save", err)
+		}
+		old, err = m.fetch(ctx, handle)
+		switch {
+		case errors.Is(err, ErrUnreadable):
+			return stored{}, ErrNotFound // nothing of ours is left to save
+		case err != nil:
+			return stored{}, err
+		case old.hasMark(marks): // applied, and the reply was lost
+			return old, nil
+		}
+		next = old.copy()
+		if err := replay(&next); err != nil {
+			return stored{}, err
+		}
+	}
+}
+
+// swapOnce replaces old by next with a mark and a deadline of its own.
+func (m *Manager) swapOnce(ctx context.Context, handle string, old stored, next record) (stored, error) {
+	next.stamp()
+	return m.swapStamped(ctx, handle, old, next)
+}
+
+func (m *Manager) swapStamped(ctx context.Context, handle string, old stored, next record) (stored, error) {
+	return m.write(ctx, next, old.raw, func(data []byte, ttl time.Duration) error {
+		return m.options.Store.CompareAndSwap(ctx, handle, old.raw, data, ttl)
+	})
+}
+
+// write encodes next with a new deadline and hands it to call. The error is
+// ErrConflict, ErrTooLarge or ErrUnavailable.
+func (m *Manager) write(ctx context.Context, next record, old []byte, call func(data []byte, ttl time.Duration) error) (stored, error) {
+	now := time.Now()
+	next.expires = m.deadline(&next, now)
+	data := next.encode()
+	if len(data) > m.options.MaxBytes && (old == nil || len(data) >= len(old)) {
+		return stored{}, fmt.Errorf("%w: %d bytes, and MaxBytes is %d", ErrTooLarge, len(data), m.options.MaxBytes)
+	}
+	ttl := time.Duration(next.expires-now.UnixMilli())*time.Millisecond + housekeeping
+	_, err := ask(ctx, m, func() (struct{}, error) { return struct{}{}, call(data, ttl) })
+	if err != nil {
+		return stored{}, unavailable("save", err)
+	}
+	return stored{data, next}, nil
+}
+
+// housekeeping is how long the store keeps a record after its deadline, so that
+// the library alone decides when a session ends.
+const housekeeping = time.Minute
+
+// remove deletes a record.
+func (m *Manager) remove(ctx context.Context, handle string) error {
+	_, err := ask(ctx, m, func() (struct{}, error) { return struct{}{}, m.options.Store.Delete(ctx, handle) })
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return unavailable("delete", err)
+	}
+	return nil
+}
+
+// unavailable passes on what the store knows, and makes everything else an
+// ErrUnavailable.
+func unavailable(verb string, err error) error {
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) || errors.Is(err, ErrUnreadable) {
+		return err
+	}
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, verb, err)
+}
+
+// pause waits a random time, longer with each attempt, so that requests that
+// change one session at once come out of each other's step.
+func pause(ctx context.Context, attempt int) error {
+	if attempt == 1 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(rand.N(time.Duration(min(attempt, 16)) * time.Millisecond / 2))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// lifetime returns how long the session lives unused.
+func (m *Manager) lifetime(r *record) time.Duration {
+	if own, ok := r.maxAge.own(); ok && own > 0 {
+		return own
+	} else if ok {
+		return m.options.idleTimeout(0)
+	}
+	return m.options.idleTimeout(m.options.Cookie.MaxAge)
+}
+
+// cookieMaxAge returns how long the browser is to keep the cookie; 0 until it closes.
+func (m *Manager) cookieMaxAge(r *record) time.Duration {
+	if own, ok := r.maxAge.own(); ok {
+		return own
+	}
+	return m.options.Cookie.MaxAge
+}
+
+// deadline returns when the session ends if it is not used after now.
+func (m *Manager) deadline(r *record, now time.Time) int64 {
+	return min(now.UnixMilli()+m.lifetime(r).Milliseconds(), m.absoluteEnd(r))
+}
+
+// absoluteEnd returns when the session ends however busy it is.
+func (m *Manager) absoluteEnd(r *record) int64 {
+	return r.created + m.options.absoluteTimeout().Milliseconds()
+}
+
+// remaining returns the time until the absolute end.
+func (m *Manager) remaining(r *record) time.Duration {
+	return time.Duration(min(m.absoluteEnd(r)-time.Now().UnixMilli(), never.Milliseconds())) * time.Millisecond
+}
+
+// moves is how many times at most the deadline of a session that is only read
+// moves within a lifetime.
+const moves = 20
+
+func (m *Manager) due(r *record) bool {
+	return m.deadline(r, time.Now())-r.expires >= m.lifetime(r).Milliseconds()/moves
+}

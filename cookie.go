@@ -1,0 +1,325 @@
+package session
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gorilla/securecookie"
+)
+
+// Cookie configures the cookie that carries a session's id. Its zero value sends
+//
+//	__Host-sid=...; Path=/; HttpOnly; Secure; SameSite=Lax
+//
+// The attributes are those of RFC 6265bis, and Priority is Chromium's. The value
+// is signed, opaque, and holds no data. [New] refuses what browsers refuse.
+type Cookie struct {
+	_ [0]func() // no unkeyed literals
+
+	// Name is the cookie's name, and part of what is signed. Empty means
+	// "__Host-sid", or "sid" where that prefix is not allowed: with a Domain, with
+	// a Path other than "/", or with Insecure.
+	Name string
+
+	// MaxAge is how long the browser keeps the cookie, and how long the session
+	// lives unused. It is whole seconds, at most 400 days, and not longer than
+	// [Options.AbsoluteTimeout]. Zero means until the browser closes.
+	// [Session.SetMaxAge] changes it for one session.
+	MaxAge time.Duration
+
+	// Path and Domain say where the browser sends the cookie. An empty Path
+	// means "/"; an empty Domain means this host alone, without its subdomains.
+	Path, Domain string
+
+	// SameSite says whether requests from other sites carry the cookie: Lax, Strict
+	// or None of package net/http. Zero means Lax. None needs a secure cookie.
+	SameSite http.SameSite
+
+	// Partitioned keeps a cookie jar for each top-level site (CHIPS).
+	Partitioned bool
+
+	// Priority is "low", "medium" or "high", for browsers that throw out cookies
+	// when they have too many. Empty sends none.
+	Priority string
+
+	// Insecure sends the cookie without the Secure attribute, so that it also
+	// travels over plain HTTP where anybody on the way can read it. It is not
+	// needed behind a proxy that ends TLS, nor on localhost.
+	Insecure bool
+
+	// ScriptAccess sends the cookie without the HttpOnly attribute, so that every
+	// script on the page can read it.
+	ScriptAccess bool
+}
+
+const (
+	maxCookieAge       = 400 * 24 * time.Hour // browsers cut longer ones (RFC 6265bis §5.5)
+	maxCookieSize      = 4096                 // of name and value; browsers drop larger ones (§5.7)
+	maxCookieAttribute = 1024                 // browsers ignore longer ones (§5.6)
+)
+
+func (c *Cookie) name() string {
+	switch {
+	case c.Name != "":
+		return c.Name
+	case c.Insecure || c.Domain != "" || c.path() != "/":
+		return "sid"
+	}
+	return "__Host-sid"
+}
+
+func (c *Cookie) path() string { return cmp.Or(c.Path, "/") }
+
+// template returns the cookie with all attributes that do not depend on the session.
+func (c *Cookie) template() http.Cookie {
+	return http.Cookie{
+		Name:        c.name(),
+		Path:        c.path(),
+		Domain:      c.Domain,
+		Secure:      !c.Insecure,
+		HttpOnly:    !c.ScriptAccess,
+		SameSite:    cmp.Or(c.SameSite, http.SameSiteLaxMode),
+		Partitioned: c.Partitioned,
+	}
+}
+
+// validate returns one error for each thing that browsers would refuse or
+// silently change.
+func (c *Cookie) validate() []error {
+	var errs []error
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf("Cookie."+format, args...)) }
+
+	template := c.template()
+	bare := http.Cookie{Name: template.Name}
+	switch name := template.Name; {
+	case bare.Valid() != nil || strings.Contains(name, "|"):
+		refuse("Name is %q; use letters, digits, '-', '_' and '.'", name)
+	case len(name)+maxIDLength > maxCookieSize:
+		refuse("Name has %d bytes; name and value may have %d together", len(name), maxCookieSize)
+	case hasPrefixFold(name, "__Host-") && (c.Insecure || c.Domain != "" || c.path() != "/"):
+		refuse("Name is %q; its prefix needs a secure cookie without a Domain and with Path \"/\"", name)
+	case hasPrefixFold(name, "__Secure-") && c.Insecure:
+		refuse("Name is %q; its prefix needs a secure cookie, so leave Insecure out", name)
+	case (hasPrefixFold(name, "__Http-") || hasPrefixFold(name, "__Host-Http-")) && (c.Insecure || c.ScriptAccess):
+		refuse("Name is %q; its prefix needs a secure cookie that scripts cannot read", name)
+	}
+
+	if c.MaxAge < 0 || c.MaxAge > maxCookieAge {
+		refuse("MaxAge is %v; it can be from 0 to 400 days", c.MaxAge)
+	}
+	if err := wholeSeconds(c.MaxAge); err != nil {
+		refuse("MaxAge %w", err)
+	}
+	path := http.Cookie{Name: "x", Path: c.path()}
+	if path.Valid() != nil || !strings.HasPrefix(path.Path, "/") || len(path.Path) > maxCookieAttribute {
+		refuse("Path is %q; it begins with '/', and has no ';' or control characters and at most %d bytes", c.Path, maxCookieAttribute)
+	}
+	domain := http.Cookie{Name: "x", Domain: c.Domain}
+	if domain.Valid() != nil || len(c.Domain) > 255 {
+		refuse("Domain is %q; it is a host name, as example.com", c.Domain)
+	} else if net.ParseIP(c.Domain) != nil {
+		refuse("Domain is the address %s; leave it empty for a cookie of this host", c.Domain)
+	}
+	switch c.SameSite {
+	case 0, http.SameSiteLaxMode, http.SameSiteStrictMode:
+	case http.SameSiteNoneMode:
+		if c.Insecure {
+			refuse("SameSite is None; browsers accept that from secure cookies only, so leave Insecure out")
+		}
+	default:
+		refuse("SameSite is %d; use http.SameSiteLaxMode, StrictMode or NoneMode", c.SameSite)
+	}
+	if c.Partitioned && c.Insecure {
+		refuse("Partitioned is set; browsers accept that from secure cookies only, so leave Insecure out")
+	}
+	switch c.Priority {
+	case "", "low", "medium", "high":
+	default:
+		refuse("Priority is %q; use low, medium or high", c.Priority)
+	}
+	return errs
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
+
+// wholeSeconds catches a duration in milliseconds, as JavaScript has them: its
+// 24*60*60*1000 is a day there and 86.4 ms here.
+func wholeSeconds(d time.Duration) error {
+	if d%time.Second == 0 {
+		return nil
+	}
+	return fmt.Errorf("is %v; it must be whole seconds, written as 24*time.Hour", d)
+}
+
+// An id is what a cookie carries: the handle, which is the store's key and may be
+// known, and the secret, which opens the record under it.
+type id struct {
+	handle string
+	secret [secretSize]byte
+}
+
+const (
+	handleSize = 16
+	secretSize = 16
+	// maxIDLength bounds a signed id: base64 of a time, the id in base64 and the MAC.
+	maxIDLength = 128
+)
+
+// newID returns an id that nobody else has: 256 bits of crypto/rand, which
+// crashes the program rather than return anything else.
+func newID() id {
+	var b [handleSize]byte
+	rand.Read(b[:])
+	return id{base64.RawURLEncoding.EncodeToString(b[:]), newSecret()}
+}
+
+func newSecret() (secret [secretSize]byte) {
+	rand.Read(secret[:])
+	return secret
+}
+
+// A signer signs ids, and verifies what comes back. The cookie's name is part of
+// what is signed.
+type signer struct {
+	name   string
+	codecs []*securecookie.SecureCookie // the first signs, all verify
+}
+
+func newSigner(name string, secrets [][]byte) *signer {
+	s := &signer{name: name}
+	for _, secret := range secrets {
+		// No block key: the id is random, so there is nothing to hide. MaxAge 0:
+		// the record decides how long a session lives, not the time of signing.
+		s.codecs = append(s.codecs, securecookie.New(secret, nil).
+			SetSerializer(securecookie.NopEncoder{}).MaxAge(0).MaxLength(maxIDLength))
+	}
+	return s
+}
+
+// sign returns the cookie value for an id.
+func (s *signer) sign(i id) (string, error) {
+	handle, err := base64.RawURLEncoding.DecodeString(i.handle)
+	if err != nil {
+		return "", errors.New("malformed session handle")
+	}
+	return s.codecs[0].Encode(s.name, append(handle, i.secret[:]...))
+}
+
+// verify returns the id in a cookie value if it carries a good signature, and
+// reports whether that is by an older secret than the one that signs now.
+func (s *signer) verify(value string) (i id, old, ok bool) {
+	// securecookie's base64 ignores the unused bits of the last letter. Ours does
+	// not, so that one cookie has one spelling.
+	if len(value) > maxIDLength {
+		return id{}, false, false
+	}
+	if _, err := base64.URLEncoding.Strict().DecodeString(value); err != nil {
+		return id{}, false, false
+	}
+	for n, codec := range s.codecs {
+		var b []byte
+		if codec.Decode(s.name, value, &b) != nil || len(b) != handleSize+secretSize {
+			continue
+		}
+		i.handle = base64.RawURLEncoding.EncodeToString(b[:handleSize])
+		copy(i.secret[:], b[handleSize:])
+		return i, n > 0, true
+	}
+	return id{}, false, false
+}
+
+// maxCandidates bounds the work for a request that brings many cookies of our name.
+const maxCandidates = 8
+
+// read returns the id in the first of the request's cookies that verifies.
+func (s *signer) read(r *http.Request) (c presented) {
+	candidates := 0
+	for _, cookie := range r.CookiesNamed(s.name) {
+		c.any = true
+		if cookie.Quoted || candidates == maxCandidates {
+			continue
+		}
+		candidates++
+		if c.id, c.old, c.ok = s.verify(cookie.Value); c.ok {
+			return c
+		}
+	}
+	return c
+}
+
+// presented is what a request's cookies say of its session.
+type presented struct {
+	id  id
+	ok  bool // id carries a good signature
+	old bool // by an older secret
+	any bool // there was a cookie of our name, good or bad
+}
+
+// cookie returns the Set-Cookie line for a session's id. The cookie's life ends
+// with the session's at the latest.
+func (m *Manager) cookie(i id, maxAge, remaining time.Duration) (string, error) {
+	value, err := m.signer.sign(i)
+	if err != nil {
+		return "", err
+	}
+	c := m.template
+	c.Value = value
+	if maxAge > 0 {
+		maxAge = min(maxAge, remaining, maxCookieAge)
+		c.MaxAge = max(int((maxAge+time.Second-1)/time.Second), 1)
+	}
+	return m.line(&c), nil
+}
+
+// deletionCookie returns the Set-Cookie line that makes a browser forget the
+// cookie. It is the same cookie to the browser by name, path, domain and partition.
+func (m *Manager) deletionCookie() string {
+	c := m.template
+	c.MaxAge = -1
+	c.Expires = time.Unix(1, 0)
+	return m.line(&c)
+}
+
+// line adds the attribute that net/http does not know.
+func (m *Manager) line(c *http.Cookie) string {
+	line := c.String()
+	if p := m.options.Cookie.Priority; p != "" {
+		line += "; Priority=" + strings.ToUpper(p[:1]) + p[1:]
+	}
+	return line
+}
+
+// browserDrops reports, once, that a secure cookie goes out where a browser will
+// not take it. The proxy's word decides nothing but whether to warn.
+func (m *Manager) browserDrops(r *http.Request) bool {
+	if m.options.Cookie.Insecure || r.TLS != nil || m.warned.Load() {
+		return false
+	}
+	proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",")
+	if strings.EqualFold(strings.TrimSpace(proto), "https") || isLoopback(r.Host) {
+		return false
+	}
+	return m.warned.CompareAndSwap(false, true)
+}
+
+// isLoopback reports whether browsers trust the host without TLS.
+func isLoopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

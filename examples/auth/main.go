@@ -1,0 +1,105 @@
+// Auth is a JSON API with login and logout.
+//
+// It is configured by the environment, and each variable may be unset:
+//
+//	SESSION_SECRET  signs the cookie: 32 bytes or more, as from openssl rand
+//	                -base64 32. Several, the newest first and separated by
+//	                commas, rotate it. Unset: a random one, with memory only.
+//	REDIS_URL       keeps the sessions in Redis, as redis://localhost:6379/0.
+//	                Unset: in memory.
+//	PORT            listens on this port. Unset: 8080.
+//	APP_ENV         "development" sends the cookie without Secure, for browsers
+//	                that do not trust http://localhost. Unset: production.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/seed-4f96e14b/session"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.LookupEnv); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// run serves until ctx ends, and then finishes the requests under way.
+func run(ctx context.Context, lookupEnv func(string) (string, bool)) error {
+	options, err := options(lookupEnv)
+	if err != nil {
+		return err
+	}
+	sessions, err := session.New(options)
+	if err != nil {
+		return err
+	}
+	port, ok := lookupEnv("PORT")
+	if !ok {
+		port = "8080"
+	}
+	server := &http.Server{Handler: newHandler(sessions, demoUsers()), ReadHeaderTimeout: 10 * time.Second}
+	listener, err := net.Listen("tcp", ":"+port)
+	if err != nil {
+		return err
+	}
+	log.Printf("listening on http://localhost:%d", listener.Addr().(*net.TCPAddr).Port)
+
+	stopped := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		timeout, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		stopped <- server.Shutdown(timeout)
+	}()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return <-stopped
+}
+
+func options(lookupEnv func(string) (string, bool)) (session.Options, error) {
+	options := session.Options{
+		Cookie:       session.Cookie{MaxAge: 24 * time.Hour},
+		ErrorHandler: sessionFailed,
+	}
+	// A variable that is set and empty is a mistake, which session.New refuses.
+	if secrets, ok := lookupEnv("SESSION_SECRET"); ok {
+		options.Secrets = strings.Split(secrets, ",")
+	}
+	if url, ok := lookupEnv("REDIS_URL"); ok {
+		config, err := redis.ParseURL(url)
+		if err != nil {
+			return options, fmt.Errorf("REDIS_URL: %w", err)
+		}
+		options.Store = &session.RedisStore{Client: redis.NewClient(config)}
+	}
+	switch env, _ := lookupEnv("APP_ENV"); env {
+	case "", "production":
+	case "development":
+		options.Cookie.Insecure = true
+	default:
+		return options, fmt.Errorf("APP_ENV is %q; use production or development", env)
+	}
+	return options, nil
+}
+
+// sessionFailed answers a request whose session the store could not load or save.
+// The session package has logged why, and sets the status.
+func sessionFailed(w http.ResponseWriter, r *http.Request, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintln(w, `{"error":"the session could not be read or saved; try again"}`)
+}

@@ -1,0 +1,379 @@
+package session
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"sync/atomic"
+)
+
+// A Manager gives the requests of one application their sessions. Several
+// managers, each with a cookie name of its own, can work on one request.
+//
+// It is safe for concurrent use, holds no connection or goroutine, and needs no Close.
+type Manager struct {
+	options   Options // with defaults, without secrets
+	signer    *signer
+	template  http.Cookie
+	inProcess bool // the store is a MemoryStore, which never waits
+	warned    atomic.Bool
+}
+
+// New returns a Manager. The error lists everything that is wrong with the
+// options. New does not call the store, and keeps no part of the options that the
+// caller can still change.
+func New(options Options) (*Manager, error) {
+	options = options.withDefaults()
+	if err := options.validate(); err != nil {
+		return nil, fmt.Errorf("session: invalid options:\n%w", err)
+	}
+	template := options.Cookie.template()
+	m := &Manager{
+		options:  options,
+		signer:   newSigner(template.Name, options.keys()),
+		template: template,
+	}
+	_, m.inProcess = options.Store.(*MemoryStore)
+	if len(options.Secrets) == 0 {
+		m.log(context.Background(), slog.LevelWarn, "session: no Secrets: signing with a random one, so cookies and sessions end with this process")
+	}
+	m.options.Secrets = nil
+	return m, nil
+}
+
+// Handler returns next with sessions: it gets a [Session] into the context of each
+// request, and saves it before the response leaves. Wrapping a handler twice
+// with the same manager changes nothing.
+//
+// The ResponseWriter that next gets supports http.NewResponseController, and is
+// an io.ReaderFrom, an io.StringWriter, an http.Flusher and an http.Hijacker. It
+// saves the session before it flushes or hijacks. What a handler that hijacks
+// wants the client to get of w.Header(), the Set-Cookie included, it must write
+// itself.
+func (m *Manager) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		outer, _ := FromContext(r.Context())
+		if s, ok := outer.of(m); ok && s.isOpen() {
+			next.ServeHTTP(w, r)
+			return
+		}
+		var exchange struct {
+			session Session
+			writer  responseWriter
+		}
+		s, rw := &exchange.session, &exchange.writer
+		s.manager, s.outer, s.request = m, outer, r
+		rw.ResponseWriter, rw.session = w, s
+		rw.request = r.WithContext(context.WithValue(r.Context(), contextKey{}, s))
+		if header := w.Header(); len(header) > 0 {
+			rw.before = header.Clone()
+		}
+		defer s.close() // also after a panic, which drops what was not saved yet
+
+		if m.loadsAlways() || !isSafe(r.Method) {
+			if err := s.preload(); err != nil {
+				rw.committed = true
+				rw.fail(err)
+				return
+			}
+		}
+		next.ServeHTTP(rw, rw.request)
+		rw.finish()
+	})
+}
+
+// From returns the session of this manager in the request that ctx belongs to,
+// where managers are nested. Without one it panics.
+func (m *Manager) From(ctx context.Context) *Session {
+	innermost, _ := FromContext(ctx)
+	s, ok := innermost.of(m)
+	if !ok {
+		panic(fmt.Sprintf("session: no session of the manager with the cookie %q in the context; wrap the handler with its Handler method", m.signer.name))
+	}
+	return s
+}
+
+// of returns the session of m among s and those of the managers around it.
+func (s *Session) of(m *Manager) (*Session, bool) {
+	for ; s != nil; s = s.outer {
+		if s.manager == m {
+			return s, true
+		}
+	}
+	return nil, false
+}
+
+func (s *Session) isOpen() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.closed
+}
+
+// preload loads the session before the handler runs.
+func (s *Session) preload() error {
+	s.mu.Lock()
+	defer s.unlock()
+	s.load()
+	return s.err
+}
+
+func (m *Manager) loadsAlways() bool {
+	return m.options.Rolling || m.options.Resave || m.options.SaveUninitialized
+}
+
+// isSafe reports whether the method is a safe one of RFC 9110 §9.2.1.
+func isSafe(method string) bool {
+	switch method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+// All goes through the sessions of the store, in no order, as express-session's
+// store.all does. They can be read, and not changed. The sequence ends with an
+// error if the store fails; the error is [errors.ErrUnsupported] if the store
+// is no [KeyLister]. Sessions that end meanwhile, and unreadable records, are
+// left out. Every session costs a call of the store: this is for administration.
+func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
+	return func(yield func(*Session, error) bool) {
+		lister, ok := m.options.Store.(KeyLister)
+		if !ok {
+			yield(nil, unsupported(m.options.Store, "list its sessions"))
+			return
+		}
+		request := (&http.Request{}).WithContext(ctx)
+		for key, err := range lister.Keys(ctx) {
+			if err != nil {
+				yield(nil, unavailable("list", err))
+				return
+			}
+			bounded, cancel := m.bound(ctx)
+			st, err := m.fetch(bounded, key)
+			cancel()
+			switch {
+			case errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
+				continue
+			case err != nil:
+				yield(nil, err)
+				return
+			}
+			s := &Session{manager: m, request: request, phase: found, id: id{handle: key}, stored: st, closed: true}
+			s.now = s.stored.copy()
+			if !yield(s, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Len counts the sessions of the store, as express-session's store.length does.
+// Some may have ended within the last minute. The error is [errors.ErrUnsupported]
+// if the store is no [Counter].
+func (m *Manager) Len(ctx context.Context) (int, error) {
+	counter, ok := m.options.Store.(Counter)
+	if !ok {
+		return 0, unsupported(m.options.Store, "count its sessions")
+	}
+	return counter.Len(ctx)
+}
+
+// Clear ends all sessions of the store, as express-session's store.clear does.
+// The error is [errors.ErrUnsupported] if the store is no [Clearer].
+func (m *Manager) Clear(ctx context.Context) error {
+	clearer, ok := m.options.Store.(Clearer)
+	if !ok {
+		return unsupported(m.options.Store, "clear its sessions")
+	}
+	return clearer.Clear(ctx)
+}
+
+func unsupported(store Store, what string) error {
+	return fmt.Errorf("session: a %T cannot %s: %w", store, what, errors.ErrUnsupported)
+}
+
+// Format implements [fmt.Formatter]: no verb prints the key that signs.
+func (m *Manager) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "session.Manager(%q)", m.signer.name)
+}
+
+func (m *Manager) log(ctx context.Context, level slog.Level, text string, attrs ...slog.Attr) {
+	logger := m.options.Logger
+	if logger == nil {
+		logger = slog.Default()
+	}
+	logger.LogAttrs(ctx, level, text, attrs...)
+}
+
+// A responseWriter commits the session before the first byte leaves by any road.
+// What it leaves to Unwrap sends nothing: deadlines and full duplex.
+type responseWriter struct {
+	http.ResponseWriter
+	session   *Session
+	request   *http.Request // with the session in its context, for the ErrorHandler
+	before    http.Header   // what other middleware had set
+	committed bool
+	hijacked  bool
+	err       error // of the commit; what the handler writes then goes nowhere
+	answered  bool  // the session has failed, and the handler said so itself
+}
+
+// Unwrap is for http.ResponseController.
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader passes 1xx on; they are not the response yet, except for 101.
+func (w *responseWriter) WriteHeader(status int) {
+	informational := status < 200 && status != http.StatusSwitchingProtocols
+	if informational && w.err == nil || w.commit(status) == nil {
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (w *responseWriter) Write(b []byte) (int, error) {
+	if err := w.commit(http.StatusOK); err != nil {
+		return 0, err
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *responseWriter) WriteString(s string) (int, error) {
+	if err := w.commit(http.StatusOK); err != nil {
+		return 0, err
+	}
+	return io.WriteString(w.ResponseWriter, s)
+}
+
+// ReadFrom lets io.Copy use sendfile where the server can.
+func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
+	if err := w.commit(http.StatusOK); err != nil {
+		return 0, err
+	}
+	return io.Copy(w.ResponseWriter, r)
+}
+
+// FlushError is what http.ResponseController calls.
+func (w *responseWriter) FlushError() error {
+	if err := w.commit(http.StatusOK); err != nil {
+		return err
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Flush implements http.Flusher.
+func (w *responseWriter) Flush() { _ = w.FlushError() }
+
+// Hijack implements http.Hijacker.
+func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if err := w.commit(http.StatusSwitchingProtocols); err != nil {
+		return nil, nil, err
+	}
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.hijacked = err == nil
+	return conn, rw, err
+}
+
+// commit saves the session, once, and answers with an error if that fails,
+// unless the handler is about to do so itself.
+func (w *responseWriter) commit(status int) error {
+	if w.committed {
+		return w.err
+	}
+	w.committed = true
+	if err := w.session.commit(); err != nil {
+		if status < http.StatusInternalServerError {
+			w.fail(err)
+			return err
+		}
+		w.answered = true
+		w.log("session: request failed; the handler has answered it with an error", err)
+	}
+	w.session.header(w.Header())
+	return nil
+}
+
+// finish commits if the handler wrote nothing, and saves what it changed after
+// its first byte. If that fails, the client must not take the response for whole.
+func (w *responseWriter) finish() {
+	if !w.committed {
+		w.commit(http.StatusOK)
+		return
+	}
+	if w.err != nil || w.answered {
+		return
+	}
+	if err := w.session.finish(); err != nil {
+		w.log("session: request failed after the header was sent; the response is cut off", err)
+		if !w.hijacked {
+			panic(http.ErrAbortHandler)
+		}
+	}
+}
+
+// fail drops what the handler answered, and answers with the error.
+func (w *responseWriter) fail(err error) {
+	w.err = err
+	w.log("session: request failed", err)
+	header := w.Header()
+	clear(header)
+	maps.Copy(header, w.before)
+	w.session.header(header)
+	header.Set("Cache-Control", "no-store")
+
+	reply := &errorWriter{ResponseWriter: w.ResponseWriter, status: http.StatusInternalServerError}
+	if errors.Is(err, ErrUnavailable) {
+		reply.status = http.StatusServiceUnavailable
+	}
+	if handler := w.session.manager.options.ErrorHandler; handler != nil {
+		handler(reply, w.request, err)
+	} else {
+		http.Error(reply, http.StatusText(reply.status), reply.status)
+	}
+	reply.writeStatus()
+}
+
+func (w *responseWriter) log(text string, err error) {
+	w.session.logError(text, err)
+}
+
+func (s *Session) logError(text string, err error) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.say(slog.LevelError, text, slog.Any("err", err))
+}
+
+// An errorWriter sends status if the ErrorHandler sends none.
+type errorWriter struct {
+	http.ResponseWriter
+	status int
+	sent   bool
+}
+
+func (w *errorWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *errorWriter) WriteHeader(status int) {
+	w.sent = w.sent || status >= 200
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *errorWriter) Write(b []byte) (int, error) {
+	w.writeStatus()
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *errorWriter) FlushError() error {
+	w.writeStatus()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+func (w *errorWriter) writeStatus() {
+	if !w.sent {
+		w.WriteHeader(w.status)
+	}
+}

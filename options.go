@@ -1,0 +1,227 @@
+package session
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// The defaults of [Options].
+const (
+	DefaultIdleTimeout     = 24 * time.Hour
+	DefaultAbsoluteTimeout = 30 * 24 * time.Hour
+	DefaultStoreTimeout    = time.Second
+	DefaultMaxBytes        = 64 << 10
+)
+
+// Options configure a [Manager]. The zero value of every field is the safe
+// choice, and Options{} as a whole keeps sessions in memory.
+type Options struct {
+	_ [0]func() // no unkeyed literals
+
+	// Store keeps the sessions. Nil means a new [MemoryStore]: the sessions live
+	// in this process and end with it.
+	Store Store
+
+	// Secrets sign the cookie: the first signs, all verify. To rotate, put a new
+	// one first and remove the old one when its sessions have ended: a cookie
+	// signed by an older secret is signed anew the next time that it is sent, at
+	// the latest when the session's deadline next moves.
+	//
+	// A secret has 32 bytes or more, from a random source: openssl rand -base64 32.
+	// No secrets are allowed with a MemoryStore only: a random one then lives as
+	// long as the sessions do.
+	Secrets []string `json:"-"`
+
+	// Resave saves a session at the end of every request, changed or not
+	// (express-session's resave). The session is loaded for every request.
+	Resave bool
+
+	// SaveUninitialized saves new sessions that nothing was put in
+	// (express-session's saveUninitialized): every visitor without a cookie gets
+	// one, and a record. The session is loaded for every request.
+	SaveUninitialized bool
+
+	// Rolling makes every request count as use, and lets the browser's cookie live
+	// as long as the session: it is sent again whenever the deadline moves, which is
+	// once per twentieth of the lifetime (express-session's rolling: with every
+	// response). The session is loaded for every request.
+	Rolling bool
+
+	// Cookie configures the cookie.
+	Cookie Cookie
+
+	// IdleTimeout is how long a session lives unused, in whole seconds. Zero means
+	// Cookie.MaxAge, or DefaultIdleTimeout if that is zero too. If both are set,
+	// the smaller counts.
+	IdleTimeout time.Duration
+
+	// AbsoluteTimeout ends a session this long after it began, however busy it is,
+	// in whole seconds. Zero means DefaultAbsoluteTimeout, negative means never.
+	// Regenerate begins a session, Renew does not.
+	AbsoluteTimeout time.Duration
+
+	// StoreTimeout bounds what a request waits for the store: each load, and
+	// everything that a save needs with its retries, whatever the store's own
+	// settings. Zero means DefaultStoreTimeout. A call that is still running then
+	// is abandoned.
+	StoreTimeout time.Duration
+
+	// MaxBytes is the size of the largest record to write. Zero means
+	// DefaultMaxBytes. A larger session is an [ErrTooLarge], unless it was
+	// even larger before.
+	MaxBytes int
+
+	// ErrorHandler answers a request whose session could not be loaded or saved.
+	// What the handler wrote is dropped before. If ErrorHandler sends no status
+	// itself, 503 is sent where the error is an [ErrUnavailable], and 500 otherwise.
+	// Nil means the plain text of that status. The error names no id, but may name
+	// servers: it is for the log, not for the client.
+	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
+
+	// Logger gets a line for everything that goes wrong. Nil means slog.Default().
+	// No line holds a cookie or a secret; a "session" attribute is [Session.ID].
+	Logger *slog.Logger
+}
+
+// Format implements [fmt.Formatter]: no verb prints the secrets.
+func (o Options) Format(f fmt.State, verb rune) {
+	type options Options // without this method
+	shown := options(o)
+	shown.Secrets = slices.Repeat([]string{"[redacted]"}, len(o.Secrets))
+	fmt.Fprintf(f, fmt.FormatString(f, verb), shown)
+}
+
+// LogValue implements [slog.LogValuer], so that no handler logs the secrets.
+func (o Options) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%+v", o)) }
+
+// withDefaults returns the options with every zero duration and size filled in.
+func (o Options) withDefaults() Options {
+	if o.Store == nil {
+		o.Store = new(MemoryStore)
+	}
+	o.Secrets = slices.Clone(o.Secrets)
+	o.AbsoluteTimeout = cmp.Or(o.AbsoluteTimeout, DefaultAbsoluteTimeout)
+	o.StoreTimeout = cmp.Or(o.StoreTimeout, DefaultStoreTimeout)
+	o.MaxBytes = cmp.Or(o.MaxBytes, DefaultMaxBytes)
+	return o
+}
+
+// idleTimeout returns how long a session lives unused whose cookie has the
+// lifetime maxAge.
+func (o *Options) idleTimeout(maxAge time.Duration) time.Duration {
+	switch {
+	case o.IdleTimeout == 0:
+		return cmp.Or(maxAge, min(DefaultIdleTimeout, o.absoluteTimeout()))
+	case maxAge == 0:
+		return o.IdleTimeout
+	}
+	return min(o.IdleTimeout, maxAge)
+}
+
+const never = time.Duration(1<<63 - 1)
+
+func (o *Options) absoluteTimeout() time.Duration {
+	if o.AbsoluteTimeout < 0 {
+		return never
+	}
+	return o.AbsoluteTimeout
+}
+
+// validate reports everything that is wrong with the options, in the order of
+// the fields. They have their defaults.
+func (o *Options) validate() error {
+	var errs []error
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	switch store := o.Store.(type) {
+	case *RedisStore:
+		if store == nil || store.Client == nil {
+			refuse("Store is a RedisStore without a Client; give it one, as redis.NewClient(...)")
+		}
+	case *MemoryStore:
+		if store == nil {
+			refuse("Store is a nil *MemoryStore; leave Store out, or use new(session.MemoryStore)")
+		} else if store.MaxEntries < 0 {
+			refuse("Store is a MemoryStore with MaxEntries %d; use 0 for no limit", store.MaxEntries)
+		}
+	}
+	errs = append(errs, o.validateSecrets()...)
+	errs = append(errs, o.Cookie.validate()...)
+
+	absolute := o.absoluteTimeout()
+	if o.IdleTimeout < 0 {
+		refuse("IdleTimeout is %v; it must be positive, or 0 for the default", o.IdleTimeout)
+	}
+	if err := wholeSeconds(o.IdleTimeout); err != nil {
+		refuse("IdleTimeout %w", err)
+	}
+	if err := wholeSeconds(absolute); err != nil && absolute != never {
+		refuse("AbsoluteTimeout %w", err)
+	}
+	if o.IdleTimeout > absolute {
+		refuse("IdleTimeout is %v, longer than the AbsoluteTimeout of %v; shorten it, or set AbsoluteTimeout too", o.IdleTimeout, absolute)
+	}
+	if o.Cookie.MaxAge > absolute {
+		refuse("Cookie.MaxAge is %v, longer than the AbsoluteTimeout of %v; shorten it, or set AbsoluteTimeout too", o.Cookie.MaxAge, absolute)
+	}
+	if o.StoreTimeout < time.Millisecond {
+		refuse("StoreTimeout is %v; it must be a millisecond or more, written as 500*time.Millisecond", o.StoreTimeout)
+	}
+	if o.MaxBytes < 0 {
+		refuse("MaxBytes is %d; it must be positive, or 0 for the default", o.MaxBytes)
+	}
+	return errors.Join(errs...)
+}
+
+// exampleSecret is the one in the README, long enough to pass every other check.
+const exampleSecret = "replace-me: openssl rand -base64 32"
+
+const minSecretSize = 32
+
+func (o *Options) validateSecrets() (errs []error) {
+	const remedy = "make one with: openssl rand -base64 32"
+	if _, inMemory := o.Store.(*MemoryStore); len(o.Secrets) == 0 && !inMemory {
+		return []error{errors.New("Secrets is empty; sessions in a store that outlives the process need a secret; " + remedy)}
+	}
+	for i, secret := range o.Secrets {
+		refuse := func(format string, args ...any) {
+			errs = append(errs, fmt.Errorf("Secrets[%d] %s; "+remedy, i, fmt.Sprintf(format, args...)))
+		}
+		switch {
+		case secret == "":
+			refuse("is empty, as an environment variable that is not set")
+		case len(secret) < minSecretSize:
+			refuse("has %d bytes, and needs %d or more", len(secret), minSecretSize)
+		case secret == exampleSecret:
+			refuse("is the example of the README")
+		case len(bytes.Trim([]byte(secret), secret[:1])) == 0:
+			refuse("is one byte repeated")
+		case slices.Index(o.Secrets, secret) < i:
+			refuse("stands in the list already")
+		}
+	}
+	return errs
+}
+
+// keys returns the secrets as bytes, or a random one if there are none.
+func (o *Options) keys() [][]byte {
+	if len(o.Secrets) == 0 {
+		key := make([]byte, minSecretSize)
+		rand.Read(key)
+		return [][]byte{key}
+	}
+	keys := make([][]byte, len(o.Secrets))
+	for i, secret := range o.Secrets {
+		keys[i] = []byte(secret)
+	}
+	return keys
+}
+
+var _ fmt.Formatter = Options{}

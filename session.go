@@ -1,0 +1,691 @@
+// Package session keeps HTTP sessions for net/http: on the server, in memory or
+// in Redis, under a signed cookie, with the semantics of Express's
+// express-session and the types of Go.
+//
+// Wrap a handler once; then read and write values through typed keys. Nothing
+// has to be saved, flushed or checked:
+//
+//	const viewsKey session.Key[int] = "views"
+//
+//	func main() {
+//		sessions, err := session.New(session.Options{})
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		log.Fatal(http.ListenAndServe(":8080", sessions.Handler(http.HandlerFunc(home))))
+//	}
+//
+//	func home(w http.ResponseWriter, r *http.Request) {
+//		s := session.From(r.Context())
+//		viewsKey.Update(s, func(n int) int { return n + 1 })
+//		fmt.Fprintln(w, viewsKey.Get(s))
+//	}
+//
+// # What it promises
+//
+// Logout is final: no interleaving of requests, retries and renewals brings an
+// ended session back.
+//
+// No update is lost: changes to different keys, and [Key.Update]s of one key, are
+// all kept however many requests make them at once. Of two [Key.Set]s of one key
+// the later save wins.
+//
+// What the client saw is saved: a response leaves only after what its handler
+// changed is stored. If it cannot be stored, the response is an error instead.
+//
+// # The way of a request
+//
+// A session is loaded when the handler first touches it, or before the handler
+// runs where the method is not safe (RFC 9110 §9.2.1), so that an outage of the
+// store is never taken for "not logged in" where it matters. A missing or forged
+// cookie costs no call of the store.
+//
+// It is saved once, before the first byte of the response leaves, and only if its
+// values differ from those stored. If another request changed the session
+// meanwhile, this request's calls are made again on what is there now. A change
+// after the first byte is saved when the handler returns.
+//
+// # Errors
+//
+// Errors are sticky, as in bufio.Writer: handlers read and write without
+// checking, and what failed turns the response into a 503, or a 500, unless the
+// handler itself answered 500 or above. [Session.Err] tells a handler that
+// wants to know. [Session.Destroy], [Session.Save] and [Session.Reload] call the
+// store at once, and return their error as well.
+//
+// # Login and logout
+//
+// Call [Session.Regenerate] at login: the visitor gets a new session, and a
+// cookie that an attacker planted before is worth nothing. Call [Session.Destroy]
+// at logout. [Session.Renew] replaces the cookie's secret within one login.
+//
+// # Lifetimes
+//
+// A session ends when it has not been used for its lifetime
+// ([Options.IdleTimeout], [Cookie].MaxAge or [Session.SetMaxAge]), and in any case
+// [Options.AbsoluteTimeout] after it began. Reading a session is use. The
+// deadline moves once per twentieth of the lifetime, so that most reads write
+// nothing.
+//
+// # Responses
+//
+// With a Set-Cookie goes Cache-Control: no-store, and a response for which the
+// session was looked at has Vary: Cookie. An untouched request gets neither.
+package session
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// A Key names a session value of type T. Declare keys as constants:
+//
+//	const userIDKey session.Key[int64] = "userId"
+//
+// Values are JSON, each key by itself, encoded by encoding/json when they are
+// set and decoded when they are read. No type has to be registered. A value that
+// Get hands out is the caller's own: changing it in place changes nothing in the
+// session until it is Set.
+type Key[T any] string
+
+// Get returns the value, or the zero T if there is none of type T.
+func (k Key[T]) Get(s *Session) T {
+	v, _ := k.Lookup(s)
+	return v
+}
+
+// Lookup returns the value, and reports whether the session has one of type T.
+// JSON null is no value. A stored value that does not decode as a T is left as it
+// is, and logged.
+func (k Key[T]) Lookup(s *Session) (T, bool) {
+	return k.decode(s, s.get(string(k)))
+}
+
+// Has reports what Lookup reports.
+func (k Key[T]) Has(s *Session) bool {
+	_, ok := k.Lookup(s)
+	return ok
+}
+
+// Set stores v. A value that cannot be encoded is an [ErrEncode] of the session
+// (see [Session.Err]) that names the key.
+func (k Key[T]) Set(s *Session, v T) {
+	value, err := k.encode(v)
+	if err != nil {
+		s.reject(err)
+		return
+	}
+	s.change(func(r *record) error {
+		r.set(string(k), value)
+		return nil
+	})
+}
+
+// Update replaces the value by what f makes of it, given the zero T if there is
+// none. It holds under concurrency: increments by many requests at once are all
+// counted.
+//
+// For that f may run several times, also while the response is being committed.
+// It must use its argument only, never the session, the request or the response.
+func (k Key[T]) Update(s *Session, f func(T) T) {
+	update := func(old []byte) ([]byte, error) {
+		v, _, _ := decodeJSON[T](old)
+		return k.encode(f(v))
+	}
+	for {
+		old := s.get(string(k))
+		if _, _, err := decodeJSON[T](old); err != nil {
+			k.logMismatch(s)
+		}
+		value, err := update(old)
+		if err != nil {
+			s.reject(err)
+			return
+		}
+		done := s.changeIf(string(k), old, value, func(r *record) error {
+			value, err := update(r.get(string(k)))
+			if err == nil {
+				r.set(string(k), value)
+			}
+			return err
+		})
+		if done {
+			return
+		}
+	}
+}
+
+// Pop returns what Lookup returns and deletes the key: a flash message. It is no
+// lock; two requests at once may both get the value.
+func (k Key[T]) Pop(s *Session) (T, bool) {
+	return k.decode(s, s.pop(string(k)))
+}
+
+// Delete removes the value, if there is one.
+func (k Key[T]) Delete(s *Session) {
+	s.pop(string(k))
+}
+
+func (k Key[T]) encode(v T) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // as JSON.stringify, so that equal values are equal bytes
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("%w under key %q: %w", ErrEncode, string(k), err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+func (k Key[T]) decode(s *Session, value []byte) (T, bool) {
+	v, ok, err := decodeJSON[T](value)
+	if err != nil {
+		k.logMismatch(s)
+	}
+	return v, ok
+}
+
+// logMismatch leaves out the decoder's error, which may quote the value.
+func (k Key[T]) logMismatch(s *Session) {
+	s.manager.log(s.request.Context(), slog.LevelWarn, "session: a stored value is not of its key's type, and counts as absent",
+		slog.String("key", string(k)), slog.String("type", fmt.Sprintf("%T", *new(T))))
+}
+
+var jsonNull = []byte("null")
+
+func decodeJSON[T any](value []byte) (v T, ok bool, err error) {
+	if value == nil || bytes.Equal(value, jsonNull) {
+		return v, false, nil
+	}
+	if err := json.Unmarshal(value, &v); err != nil {
+		return *new(T), false, err
+	}
+	return v, true, nil
+}
+
+// A Session is the session of one request. Handlers get it by [From], and pass
+// it to the methods of a [Key].
+//
+// It is safe for concurrent use, and ends with its request: later calls change
+// nothing, and [Session.Err] says so. No lock is held while the store, a function
+// given to [Key.Update], a logger or anything else that is not ours runs.
+type Session struct {
+	manager *Manager
+	outer   *Session      // of a manager wrapped around this one
+	request *http.Request // as it came: its context does not hold this session
+
+	mu    sync.Mutex // guards all that follows
+	busy  bool       // one goroutine talks to the store, or regenerates; see acquire
+	freed chan struct{}
+
+	cookie *presented // what the request brought; nil before readCookie
+	phase  phase
+	id     id     // of the session as it will be saved; zero until needed
+	proof  digest // the one of stored.secrets that the client has, or is to get
+	stored stored // what the store had when we last looked
+	now    record // what the handler sees
+
+	changes     []change // those that made now out of stored
+	renewed     bool     // id.secret is to replace the stored secrets
+	regenerated bool     // save now even if it is empty
+	retired     []string // handles to delete when the session is saved or destroyed
+	saved       bool     // it was written in this request, so that Resave has nothing to do
+	used        bool     // the deadline is to move
+	looked      bool     // the handler looked: Vary: Cookie
+	sendCookie  bool     // something was saved that the client's cookie depends on
+
+	committed bool // the header is on its way
+	closed    bool // the request has ended
+	err       error
+	lines     []logLine
+}
+
+// A phase is what we know of the session.
+type phase int
+
+const (
+	unloaded  phase = iota // nobody has asked yet
+	fresh                  // it is in no store
+	found                  // it is in the store
+	stale                  // the cookie's secret has been replaced: reads as fresh, and is not saved
+	ended                  // it was in the store, and is gone: its changes are dropped
+	destroyed              // by us
+)
+
+// A change is a call of the handler. It can be made again on another record.
+type change func(*record) error
+
+type contextKey struct{}
+
+// From returns the session of the request that ctx belongs to: that of the
+// innermost [Manager.Handler]. Without one it panics.
+func From(ctx context.Context) *Session {
+	s, ok := FromContext(ctx)
+	if !ok {
+		panic("session: no session in the context; wrap the handler: http.ListenAndServe(addr, sessions.Handler(mux))")
+	}
+	return s
+}
+
+// FromContext is [From] for code that may run without a session: it reports
+// whether there is one.
+func FromContext(ctx context.Context) (*Session, bool) {
+	s, ok := ctx.Value(contextKey{}).(*Session)
+	return s, ok
+}
+
+// ID returns a public handle of the session. It stays the same when the session
+// is renewed and changes when it is regenerated. It is safe to log, to list and
+// to show to the user, and useless as a cookie.
+func (s *Session) ID() string {
+	s.mu.Lock()
+	defer s.unlock()
+	s.open()
+	s.needID()
+	return s.id.handle
+}
+
+// Keys returns the names of all values, sorted. JSON null is no value. To go
+// through the values, read each as a Key[json.RawMessage].
+func (s *Session) Keys() []string {
+	s.mu.Lock()
+	defer s.unlock()
+	s.open()
+	keys := make([]string, 0, len(s.now.values))
+	for _, v := range s.now.values {
+		if !bytes.Equal(v.json, jsonNull) {
+			keys = append(keys, string(v.key))
+		}
+	}
+	return keys
+}
+
+// Created returns when the session began. The absolute timeout counts from there.
+func (s *Session) Created() time.Time {
+	s.mu.Lock()
+	defer s.unlock()
+	s.open()
+	return time.UnixMilli(s.now.created)
+}
+
+// Expires returns when the session ends if it is not used before. A request that
+// uses it moves that time when it is saved.
+func (s *Session) Expires() time.Time {
+	s.mu.Lock()
+	defer s.unlock()
+	s.open()
+	return time.UnixMilli(s.now.expires)
+}
+
+// SetMaxAge gives this session a lifetime of its own, as "remember me" does: the
+// browser keeps the cookie, and the session lives unused, for d rounded up to
+// seconds, but not beyond the absolute timeout. Zero means until the browser
+// closes, whatever [Cookie].MaxAge says, and [Options.IdleTimeout] on the server.
+// A negative d, or one under a second as JavaScript's milliseconds are, is an
+// error of the session.
+func (s *Session) SetMaxAge(d time.Duration) {
+	s.mu.Lock()
+	defer s.unlock()
+	switch {
+	case d < 0:
+		s.fail(fmt.Errorf("session: SetMaxAge(%v): negative; Destroy ends a session", d))
+	case d > 0 && d < time.Second:
+		s.fail(fmt.Errorf("session: SetMaxAge(%v): under a second; a day is 24*time.Hour", d))
+	case s.committed && !s.closed:
+		s.fail(fmt.Errorf("SetMaxAge: %w", ErrHeaderSent))
+	default:
+		s.apply(func(r *record) error {
+			r.maxAge = newMaxAge(d)
+			r.expires = s.manager.deadline(r, time.Now())
+			return nil
+		})
+	}
+}
+
+// Regenerate begins a new session without data, under a new cookie; the old one is
+// deleted when the new one is saved. Call it at login, before the values of the
+// login are set (OWASP ASVS 7.2.4), and wherever else data must not be carried
+// over. After the first byte of the response it is an [ErrHeaderSent].
+func (s *Session) Regenerate() {
+	s.mu.Lock()
+	defer s.unlock()
+	if !s.mayReplaceCookie("Regenerate") {
+		return
+	}
+	defer s.release()
+	s.readCookie()
+	s.retire()
+	s.begin()
+	s.regenerated, s.looked = true, true
+}
+
+// Renew gives the session a new secret: the cookie that the client has is dead
+// when the response leaves, and values and [Session.ID] stay. Two renewals at once
+// leave both new cookies valid, so at login, where the old cookie may be an
+// attacker's, call [Session.Regenerate] instead. After the first byte of the
+// response it is an [ErrHeaderSent].
+func (s *Session) Renew() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.open()
+	if !s.mayReplaceCookie("Renew") {
+		return
+	}
+	defer s.release()
+	if s.phase == found { // one that is not stored yet gets its first secret anyway
+		s.id.secret = newSecret()
+		s.renewed = true
+	}
+}
+
+// mayReplaceCookie acquires the session if the cookie can still be sent.
+func (s *Session) mayReplaceCookie(method string) bool {
+	if s.closed {
+		s.fail(ErrClosed)
+		return false
+	}
+	if s.fail(s.acquire()) != nil {
+		return false
+	}
+	if s.committed {
+		s.release()
+		s.fail(fmt.Errorf("%s: %w", method, ErrHeaderSent))
+		return false
+	}
+	return true
+}
+
+// Touch counts the request as use of the session, even if nothing is read.
+func (s *Session) Touch() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.open()
+}
+
+// Destroy ends the session: it deletes the record now, and the cookie with the
+// response. It does so also where the session could not be read. A Set after it
+// is an [ErrDestroyed] unless Regenerate comes first.
+//
+// The error is an [ErrUnavailable], and sticky: a logout that failed is never
+// answered as if it had worked. A second Destroy is no error.
+func (s *Session) Destroy() error {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed {
+		return s.fail(ErrClosed)
+	}
+	if err := s.acquire(); err != nil {
+		return s.fail(err)
+	}
+	defer s.release()
+	s.looked = true
+	s.readCookie()
+	s.retire()
+	if err := s.deleteRetired(); err != nil {
+		return s.fail(err)
+	}
+	handle := s.id.handle
+	s.begin()
+	s.phase, s.id.handle = destroyed, handle // ID goes on naming what was destroyed
+	return nil
+}
+
+// Save stores the session now, changed or not, and moves its deadline. Handlers
+// need it before they stream, hijack the connection or tell another process to
+// look; all other changes are saved by themselves. A new session must be saved
+// before the first byte of the response, with which its cookie goes.
+//
+// The error is [ErrNotFound] if the session has ended or been renewed meanwhile.
+// Any other error is sticky.
+func (s *Session) Save() error {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed {
+		return s.fail(ErrClosed)
+	}
+	s.open()
+	if s.err != nil {
+		return s.err
+	}
+	if err := s.acquire(); err != nil {
+		return s.fail(err)
+	}
+	defer s.release()
+	switch {
+	case s.phase == destroyed:
+		return s.fail(fmt.Errorf("Save: %w", ErrDestroyed))
+	case s.phase == fresh && s.committed:
+		return s.fail(fmt.Errorf("Save: %w", ErrHeaderSent))
+	}
+	if err := s.write(true); err != nil {
+		return s.fail(err)
+	}
+	if s.phase != found {
+		return fmt.Errorf("session: ended or renewed while the request ran: %w", ErrNotFound)
+	}
+	return nil
+}
+
+// Reload reads again what the store has, and drops what this request changed and
+// did not save. The error is [ErrNotFound] if the session has ended or was never
+// saved; the session is then empty, and if it has ended nothing more of this
+// request is saved unless Regenerate follows. Any other error is sticky.
+func (s *Session) Reload() error {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed {
+		return s.fail(ErrClosed)
+	}
+	loadedNow := s.phase == unloaded
+	s.open()
+	if s.err != nil {
+		return s.err
+	}
+	if err := s.acquire(); err != nil {
+		return s.fail(err)
+	}
+	defer s.release()
+	if s.phase == found && !loadedNow {
+		if err := s.fail(s.reload()); err != nil {
+			return err
+		}
+	}
+	if s.phase != found {
+		s.drop()
+		return fmt.Errorf("session: nothing to reload: %w", ErrNotFound)
+	}
+	return nil
+}
+
+// Err returns the first thing that went wrong with the session in this request,
+// or nil.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Format implements [fmt.Formatter]: no verb prints what the session holds.
+func (s *Session) Format(f fmt.State, _ rune) {
+	fmt.Fprint(f, "session.Session")
+}
+
+var (
+	// ErrUnavailable is the error of a session that the store could not load or
+	// save: no answer within StoreTimeout, a refusal, a record of a newer version.
+	// The response is a 503. It says nothing about whether the session exists.
+	ErrUnavailable = errors.New("session: store unavailable")
+
+	// ErrTooLarge is the error of a session whose record would exceed
+	// [Options.MaxBytes]. Nothing is saved, and the response is a 500.
+	ErrTooLarge = errors.New("session: too large")
+
+	// ErrEncode is the error of a value that JSON cannot hold. Nothing is saved,
+	// and the response is a 500.
+	ErrEncode = errors.New("session: cannot encode value")
+
+	// ErrDestroyed is the error of a change after [Session.Destroy]. The response
+	// is a 500.
+	ErrDestroyed = errors.New("session: changed after Destroy; call Regenerate to begin a new session")
+
+	// ErrHeaderSent is the error of a change that needs a cookie after the header
+	// of the response has left without it. Nothing more of the request is saved.
+	ErrHeaderSent = errors.New("session: needs a cookie, but the header is sent; do this before the first write")
+
+	// ErrClosed is the error of a session that is used after its request has ended.
+	ErrClosed = errors.New("session: used after its request ended; copy what a goroutine needs before the handler returns")
+)
+
+// unlock ends a method that holds s.mu, and then logs what it had to say: a
+// logger may look at the session itself.
+func (s *Session) unlock() {
+	lines := s.lines
+	s.lines = nil
+	s.mu.Unlock()
+	for _, l := range lines {
+		s.manager.log(s.request.Context(), l.level, l.text, l.attrs...)
+	}
+}
+
+type logLine struct {
+	level slog.Level
+	text  string
+	attrs []slog.Attr
+}
+
+func (s *Session) say(level slog.Level, text string, attrs ...slog.Attr) {
+	if s.id.handle != "" {
+		attrs = append(attrs, slog.String("session", s.id.handle))
+	}
+	s.lines = append(s.lines, logLine{level, text, attrs})
+}
+
+// fail remembers the first error, and returns err.
+func (s *Session) fail(err error) error {
+	if err != nil && s.err == nil {
+		s.err = err
+		if s.closed {
+			s.say(slog.LevelError, "session: call without effect", slog.Any("err", err))
+		}
+	}
+	return err
+}
+
+// acquire waits until no other goroutine of the request talks to the store. It is
+// called with s.mu held, which it gives up while it waits, and bounds the wait
+// so that an Update's function that calls back ends in an error, not a deadlock.
+func (s *Session) acquire() error {
+	if !s.busy {
+		s.busy = true
+		return nil
+	}
+	timeout := time.NewTimer(s.manager.options.StoreTimeout)
+	defer timeout.Stop()
+	for s.busy {
+		if s.freed == nil {
+			s.freed = make(chan struct{})
+		}
+		freed := s.freed
+		s.mu.Unlock()
+		select {
+		case <-freed:
+			s.mu.Lock()
+		case <-timeout.C:
+			s.mu.Lock()
+			return fmt.Errorf("%w: another call of the same request is still waiting for it", ErrUnavailable)
+		}
+	}
+	s.busy = true
+	return nil
+}
+
+func (s *Session) release() {
+	s.busy = false
+	if s.freed != nil {
+		close(s.freed)
+		s.freed = nil
+	}
+}
+
+// open loads the session if nobody has, and counts as use. Every look of the
+// handler goes through it.
+func (s *Session) open() {
+	s.used, s.looked = true, true
+	s.load()
+}
+
+func (s *Session) get(key string) []byte {
+	s.mu.Lock()
+	defer s.unlock()
+	s.open()
+	return s.now.get(key)
+}
+
+// change makes a change and remembers it.
+func (s *Session) change(c change) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.apply(c)
+}
+
+// changeIf sets key to value, and remembers that as c, if key is still old.
+func (s *Session) changeIf(key string, old, value []byte, c change) bool {
+	s.mu.Lock()
+	defer s.unlock()
+	s.open()
+	if now := s.now.get(key); !bytes.Equal(now, old) || (now == nil) != (old == nil) {
+		return false
+	}
+	if n := len(s.changes); s.apply(func(r *record) error { r.set(key, value); return nil }) {
+		s.changes[n] = c
+	}
+	return true
+}
+
+func (s *Session) pop(key string) []byte {
+	s.mu.Lock()
+	defer s.unlock()
+	s.open()
+	value := s.now.get(key)
+	s.apply(func(r *record) error {
+		r.set(key, nil)
+		return nil
+	})
+	return value
+}
+
+func (s *Session) apply(c change) bool {
+	if s.closed {
+		s.fail(ErrClosed)
+		return false
+	}
+	s.open()
+	if s.phase == destroyed {
+		s.fail(ErrDestroyed)
+		return false
+	}
+	if s.fail(c(&s.now)) != nil {
+		return false
+	}
+	s.changes = append(s.changes, c)
+	if s.phase == fresh && s.committed && !s.busy && len(s.now.values) > 0 {
+		s.fail(ErrHeaderSent)
+	}
+	return true
+}
+
+// reject is fail for a change that could not be made.
+func (s *Session) reject(err error) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed {
+		err = ErrClosed
+	}
+	s.fail(err)
+}
