@@ -1,0 +1,268 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/seed-4f96e14b/session"
+	"github.com/seed-4f96e14b/session/internal/redistest"
+)
+
+const (
+	secretA = "the first secret of these tests, 01"
+	secretB = "the second secret of these tests, 2"
+)
+
+// forEachStore runs a test on the memory store, on miniredis and on a real Redis.
+func forEachStore(t *testing.T, test func(t *testing.T, store session.Store)) {
+	t.Run("memory", func(t *testing.T) {
+		test(t, new(session.MemoryStore))
+	})
+	t.Run("miniredis", func(t *testing.T) {
+		client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+		t.Cleanup(func() { client.Close() })
+		test(t, &session.RedisStore{Client: client})
+	})
+	t.Run("redis", func(t *testing.T) {
+		test(t, &session.RedisStore{Client: redistest.Client(t)})
+	})
+}
+
+// newManager returns a manager with secretA, quiet unless a Logger is set.
+func newManager(t testing.TB, options session.Options) *session.Manager {
+	t.Helper()
+	if options.Secrets == nil {
+		options.Secrets = []string{secretA}
+	}
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	m, err := session.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// A handler is what one request of a test does.
+type handler func(w http.ResponseWriter, r *http.Request)
+
+type handlerKey struct{}
+
+// app runs the handler that the visitor put on the request.
+var app = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	r.Context().Value(handlerKey{}).(handler)(w, r)
+})
+
+// use is a handler that only has to do with the session.
+func use(f func(s *session.Session)) handler {
+	return func(w http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) }
+}
+
+func untouched(http.ResponseWriter, *http.Request) {}
+
+// A visitor is a browser: it keeps cookies.
+type visitor struct {
+	server http.Handler
+	jar    map[string]string
+}
+
+func newVisitor(m *session.Manager) *visitor {
+	return &visitor{server: m.Handler(app), jar: make(map[string]string)}
+}
+
+// copy returns a second browser window: the same cookies as of now.
+func (v *visitor) copy() *visitor {
+	c := &visitor{server: v.server, jar: make(map[string]string)}
+	for name, value := range v.jar {
+		c.jar[name] = value
+	}
+	return c
+}
+
+func (v *visitor) get(h handler) *http.Response  { return v.do(http.MethodGet, h) }
+func (v *visitor) post(h handler) *http.Response { return v.do(http.MethodPost, h) }
+
+func (v *visitor) do(method string, h handler) *http.Response {
+	return v.send(method, h, func(*http.Request) {})
+}
+
+func (v *visitor) send(method string, h handler, prepare func(*http.Request)) *http.Response {
+	r := httptest.NewRequest(method, "http://localhost/", nil)
+	r = r.WithContext(context.WithValue(r.Context(), handlerKey{}, h))
+	for name, value := range v.jar {
+		r.AddCookie(&http.Cookie{Name: name, Value: value})
+	}
+	prepare(r)
+	w := httptest.NewRecorder()
+	v.server.ServeHTTP(w, r)
+	response := w.Result()
+	for _, c := range response.Cookies() {
+		if c.MaxAge < 0 {
+			delete(v.jar, c.Name)
+		} else {
+			v.jar[c.Name] = c.Value
+		}
+	}
+	return response
+}
+
+// cookies returns the Set-Cookie lines of a response.
+func cookies(r *http.Response) []string { return r.Header.Values("Set-Cookie") }
+
+// A spy is a store that writes down what it is asked: L for Load, C for Create, S
+// for CompareAndSwap, D for Delete. Before each call it runs before, which may
+// wait, look at the store, or return an error instead of the call's; after it after.
+type spy struct {
+	session.Store
+	before func(op, key string) error
+	after  func(op, key string, err error) error
+
+	mu   sync.Mutex
+	ops  []string
+	keys []string
+	data [][]byte
+}
+
+func (s *spy) call(op, key string, do func() error) error {
+	s.mu.Lock()
+	s.ops = append(s.ops, op)
+	s.keys = append(s.keys, key)
+	before, after := s.before, s.after
+	s.mu.Unlock()
+	if before != nil {
+		if err := before(op, key); err != nil {
+			return err
+		}
+	}
+	err := do()
+	if after != nil {
+		err = after(op, key, err)
+	}
+	return err
+}
+
+func (s *spy) Load(ctx context.Context, key string) (data []byte, err error) {
+	err = s.call("L", key, func() error {
+		data, err = s.Store.Load(ctx, key)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+func (s *spy) Create(ctx context.Context, key string, data []byte, ttl time.Duration) error {
+	s.remember(data)
+	return s.call("C", key, func() error { return s.Store.Create(ctx, key, data, ttl) })
+}
+
+func (s *spy) CompareAndSwap(ctx context.Context, key string, old, data []byte, ttl time.Duration) error {
+	s.remember(data)
+	return s.call("S", key, func() error { return s.Store.CompareAndSwap(ctx, key, old, data, ttl) })
+}
+
+func (s *spy) Delete(ctx context.Context, key string) error {
+	return s.call("D", key, func() error { return s.Store.Delete(ctx, key) })
+}
+
+func (s *spy) remember(data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.data = append(s.data, bytes.Clone(data))
+}
+
+// on sets before for one op.
+func (s *spy) on(op string, do func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = func(o, _ string) error {
+		if o != op {
+			return nil
+		}
+		return do()
+	}
+}
+
+// onceOn sets before for the next call of op alone.
+func (s *spy) onceOn(op string, do func() error) {
+	var once sync.Once
+	s.on(op, func() (err error) {
+		once.Do(func() { err = do() })
+		return err
+	})
+}
+
+// took returns the calls since it was last asked, as "L S".
+func (s *spy) took() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ops := strings.Join(s.ops, " ")
+	s.ops = nil
+	return ops
+}
+
+// A logBook is a logger that a test can read.
+type logBook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBook) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBook) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func (b *logBook) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func (b *logBook) lines() int { return strings.Count(b.String(), "\n") }
+
+// The keys of these tests.
+const (
+	nameKey    session.Key[string]   = "name"
+	counterKey session.Key[int]      = "counter"
+	listKey    session.Key[[]string] = "list"
+)
+
+func setName(name string) handler {
+	return use(func(s *session.Session) { nameKey.Set(s, name) })
+}
+
+func increment(n int) int { return n + 1 }
+
+// nameOf returns what the visitor's session has under nameKey now.
+func nameOf(v *visitor) (name string) {
+	v.copy().get(use(func(s *session.Session) { name = nameKey.Get(s) }))
+	return name
+}
+
+func counterOf(v *visitor) (n int) {
+	v.copy().get(use(func(s *session.Session) { n = counterKey.Get(s) }))
+	return n
+}
+
+// inBubble runs a test in virtual time: Sleep passes at once.
+func inBubble(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, test)
+}
