@@ -266,3 +266,5 @@ func inBubble(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	synctest.Test(t, test)
 }
+
+func newRequest(target string) *http.Request { return httptest.NewRequest(http.MethodGet, target, nil) }

@@ -228,6 +228,9 @@ type responseWriter struct {
 // Unwrap is for http.ResponseController.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// Format implements [fmt.Formatter]: no verb prints the session or the request.
+func (w *responseWriter) Format(f fmt.State, _ rune) { fmt.Fprint(f, "session.responseWriter") }
+
 // WriteHeader passes 1xx on; they are not the response yet, except for 101.
 func (w *responseWriter) WriteHeader(status int) {
 	informational := status < 200 && status != http.StatusSwitchingProtocols
