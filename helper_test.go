@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,10 +198,12 @@ func (s *spy) on(op string, do func() error) {
 
 // onceOn sets before for the next call of op alone.
 func (s *spy) onceOn(op string, do func() error) {
-	var once sync.Once
-	s.on(op, func() (err error) {
-		once.Do(func() { err = do() })
-		return err
+	first := once()
+	s.on(op, func() error {
+		if first() {
+			return do()
+		}
+		return nil
 	})
 }
 
@@ -268,3 +271,10 @@ func inBubble(t *testing.T, test func(t *testing.T)) {
 }
 
 func newRequest(target string) *http.Request { return httptest.NewRequest(http.MethodGet, target, nil) }
+
+// once returns a function that is true the first time, also while what follows that
+// calls it again.
+func once() func() bool {
+	var called atomic.Bool
+	return func() bool { return called.CompareAndSwap(false, true) }
+}

@@ -1,0 +1,360 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-4f96e14b/session"
+)
+
+const roleKey session.Key[string] = "role"
+
+// meanwhile runs the first handler, and while it is about to save, whole requests
+// of the same browser, as they were sent before it was answered.
+func meanwhile(t *testing.T, store session.Store, options session.Options, prepare, first handler, others ...handler) (v *visitor, response *http.Response, windows []*visitor) {
+	t.Helper()
+	sp := &spy{Store: store}
+	options.Store = sp
+	v = newVisitor(newManager(t, options))
+	v.get(prepare)
+	for range others {
+		windows = append(windows, v.copy())
+	}
+	sp.onceOn("S", func() error {
+		for i, other := range others {
+			windows[i].get(other)
+		}
+		return nil
+	})
+	response = v.get(first)
+	return v, response, windows
+}
+
+func TestChangesOfTwoRequestsAreBothKept(t *testing.T) {
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		v, response, _ := meanwhile(t, store, session.Options{}, setName("x"),
+			use(func(s *session.Session) { nameKey.Set(s, "first") }),
+			use(func(s *session.Session) { roleKey.Set(s, "second") }))
+		check(t, "status", response.StatusCode, http.StatusOK)
+		v.get(use(func(s *session.Session) {
+			check(t, "name", nameKey.Get(s), "first")
+			check(t, "role", roleKey.Get(s), "second")
+		}))
+	})
+}
+
+func TestUpdateLosesNothing(t *testing.T) {
+	count := use(func(s *session.Session) { counterKey.Update(s, increment) })
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		v, _, _ := meanwhile(t, store, session.Options{}, count, count, count, count)
+		check(t, "counter after four requests", counterOf(v), 4)
+
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if status := v.copy().get(count).StatusCode; status != http.StatusOK {
+					t.Errorf("status %d", status)
+				}
+			})
+		}
+		wg.Wait()
+		check(t, "counter after twenty more at once", counterOf(v), 24)
+	})
+}
+
+// Pop and Delete are replayed too, also where they found nothing.
+func TestDeleteIsReplayed(t *testing.T) {
+	v, _, _ := meanwhile(t, new(session.MemoryStore), session.Options{}, use(func(s *session.Session) { listKey.Set(s, nil) }),
+		use(func(s *session.Session) { nameKey.Delete(s); listKey.Set(s, []string{"a"}) }),
+		use(func(s *session.Session) { nameKey.Set(s, "x") }))
+	check(t, "name", nameOf(v), "")
+}
+
+// What is replayed is all that the handler called, equal Sets included: merging
+// only what differed would give one login the other's role.
+func TestTwoLoginsNeverMix(t *testing.T) {
+	login := func(name, role string) handler {
+		return use(func(s *session.Session) { nameKey.Set(s, name); roleKey.Set(s, role) })
+	}
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		v, _, _ := meanwhile(t, store, session.Options{}, login("ada", "admin"), login("bob", "admin"), login("eve", "user"))
+		v.get(use(func(s *session.Session) {
+			check(t, "login", nameKey.Get(s)+" "+roleKey.Get(s), "bob admin")
+		}))
+	})
+	t.Run("with new sessions", func(t *testing.T) {
+		sp := &spy{Store: new(session.MemoryStore)}
+		v := newVisitor(newManager(t, session.Options{Store: sp}))
+		v.get(setName("anonymous"))
+		other := v.copy()
+		fresh := func(name, role string) handler {
+			return use(func(s *session.Session) { s.Regenerate(); nameKey.Set(s, name); roleKey.Set(s, role) })
+		}
+		sp.onceOn("C", func() error { other.get(fresh("eve", "user")); return nil })
+		v.get(fresh("bob", "admin"))
+		for v, want := range map[*visitor]string{v: "bob admin", other: "eve user"} {
+			v.get(use(func(s *session.Session) {
+				check(t, "login", nameKey.Get(s)+" "+roleKey.Get(s), want)
+			}))
+		}
+	})
+}
+
+// Logout is final: a request that loaded the session before writes nothing
+// after, and its response carries no cookie.
+func TestLateSaveAfterLogout(t *testing.T) {
+	logout := use(func(s *session.Session) { s.Destroy() })
+	late := map[string]handler{
+		"set":         setName("late"),
+		"update":      use(func(s *session.Session) { counterKey.Update(s, increment) }),
+		"renew":       use(func(s *session.Session) { s.Renew() }),
+		"set max age": use(func(s *session.Session) { s.SetMaxAge(time.Hour) }),
+		"save": use(func(s *session.Session) {
+			if err := s.Save(); !errors.Is(err, session.ErrNotFound) {
+				panic(fmt.Sprintf("Save: error %v, want ErrNotFound", err))
+			}
+			nameKey.Set(s, "later still")
+		}),
+	}
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		for name, first := range late {
+			for how, ends := range map[string]handler{
+				"destroy":    logout,
+				"regenerate": use(func(s *session.Session) { s.Regenerate() }),
+			} {
+				t.Run(name+" after "+how, func(t *testing.T) {
+					v, response, windows := meanwhile(t, store, session.Options{Cookie: session.Cookie{MaxAge: time.Hour}}, setName("x"), first, ends)
+					if response.StatusCode != http.StatusOK || len(cookies(response)) > 0 {
+						t.Errorf("status %d, cookies %q", response.StatusCode, cookies(response))
+					}
+					check(t, "name under the old cookie", nameOf(v), "")
+					check(t, "name under the new cookie", nameOf(windows[0]), "")
+				})
+			}
+		}
+	})
+	t.Run("deadline", func(t *testing.T) {
+		sp := &spy{Store: new(session.MemoryStore)}
+		v := newVisitor(newManager(t, session.Options{Store: sp, Cookie: session.Cookie{MaxAge: shortAge}}))
+		v.get(setName("x"))
+		sp2 := &spy{Store: sp}
+		v.server = newManager(t, session.Options{Store: sp2, Rolling: true, Cookie: session.Cookie{MaxAge: longAge}}).Handler(app)
+		other := v.copy()
+		sp2.onceOn("S", func() error { other.get(logout); return nil })
+		response := v.get(untouched)
+		if response.StatusCode != http.StatusOK || len(cookies(response)) > 0 {
+			t.Errorf("status %d, cookies %q", response.StatusCode, cookies(response))
+		}
+		check(t, "name", nameOf(v), "")
+	})
+}
+
+// A request that loaded the session before another renewed it keeps its changes, but
+// its response must not put the dead cookie over the new one.
+func TestLateSaveAfterRenewal(t *testing.T) {
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		v, response, windows := meanwhile(t, store, session.Options{Cookie: session.Cookie{MaxAge: time.Hour}}, setName("x"),
+			setName("late"), use(func(s *session.Session) { s.Renew() }))
+		if response.StatusCode != http.StatusOK || len(cookies(response)) > 0 {
+			t.Errorf("status %d, cookies %q", response.StatusCode, cookies(response))
+		}
+		check(t, "name under the new cookie", nameOf(windows[0]), "late")
+		check(t, "name under the old cookie", nameOf(v), "")
+	})
+}
+
+// Of two renewals at once both new cookies are good, and the old one is dead.
+func TestTwoRenewals(t *testing.T) {
+	renew := use(func(s *session.Session) { s.Renew(); counterKey.Update(s, increment) })
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		old := ""
+		prepare := use(func(s *session.Session) { nameKey.Set(s, "x") })
+		v, _, windows := meanwhile(t, store, session.Options{}, prepare, func(w http.ResponseWriter, r *http.Request) {
+			c, _ := r.Cookie("__Host-sid")
+			old = c.Value
+			renew(w, r)
+		}, renew)
+		check(t, "first", counterOf(v), 2)
+		check(t, "second", counterOf(windows[0]), 2)
+		before := v.copy()
+		before.jar["__Host-sid"] = old
+		check(t, "old", counterOf(before), 0)
+
+		// The next renewal leaves one.
+		v.get(renew)
+		check(t, "renewed again", counterOf(v), 3)
+		check(t, "the other", counterOf(windows[0]), 0)
+	})
+}
+
+func TestRenewalThenLogout(t *testing.T) {
+	v, _, windows := meanwhile(t, new(session.MemoryStore), session.Options{}, setName("x"),
+		use(func(s *session.Session) { s.Renew() }), use(func(s *session.Session) { s.Destroy() }))
+	check(t, "name", nameOf(v), "")
+	check(t, "name", nameOf(windows[0]), "")
+}
+
+// A logout with a cookie that a parallel request has just replaced is a logout.
+func TestLogoutWithReplacedCookie(t *testing.T) {
+	v := newVisitor(newManager(t, session.Options{}))
+	v.get(setName("x"))
+	old := v.copy()
+	v.get(use(func(s *session.Session) { s.Renew() }))
+	response := old.post(use(func(s *session.Session) { s.Destroy() }))
+	check(t, "status", response.StatusCode, http.StatusOK)
+	check(t, "name", nameOf(v), "")
+}
+
+// The marks: a save that was applied, with the reply lost on the way, comes back as
+// a conflict when the client sends it again. It is not made twice, also if others
+// wrote in between.
+func TestLostReply(t *testing.T) {
+	count := use(func(s *session.Session) { counterKey.Update(s, increment) })
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		for _, between := range []int{0, 1, 7} {
+			sp := &spy{Store: store}
+			v := newVisitor(newManager(t, session.Options{Store: sp}))
+			v.get(count)
+			other := v.copy()
+			first := once()
+			sp.after = func(op, key string, err error) error {
+				if op != "S" || err != nil || !first() {
+					return err
+				}
+				for range between {
+					other.get(count)
+				}
+				return session.ErrConflict
+			}
+			check(t, "status", v.get(count).StatusCode, http.StatusOK)
+			check(t, fmt.Sprintf("counter with %d writers in between", between), counterOf(v), 2+between)
+		}
+	})
+	t.Run("of a new session", func(t *testing.T) {
+		sp := &spy{Store: new(session.MemoryStore)}
+		v := newVisitor(newManager(t, session.Options{Store: sp}))
+		first := once()
+		sp.after = func(op, key string, err error) error {
+			if op == "C" && first() {
+				return session.ErrConflict
+			}
+			return err
+		}
+		v.get(count)
+		check(t, "calls", sp.took(), "C L")
+		check(t, "counter", counterOf(v), 1)
+	})
+	t.Run("of a logout", func(t *testing.T) {
+		sp := &spy{Store: new(session.MemoryStore)}
+		v := newVisitor(newManager(t, session.Options{Store: sp}))
+		v.get(count)
+		sp.Store.Delete(context.Background(), sp.keys[0])
+		response := v.post(use(func(s *session.Session) { s.Destroy() }))
+		check(t, "status", response.StatusCode, http.StatusOK)
+	})
+}
+
+// An id that is in use is not taken over: Create refuses, and another id is made.
+func TestCollisionOfIDs(t *testing.T) {
+	sp := &spy{Store: new(session.MemoryStore)}
+	v := newVisitor(newManager(t, session.Options{Store: sp}))
+	owner := newVisitor(newManager(t, session.Options{Store: sp}))
+	owner.get(setName("owner"))
+	ownerKey, record := sp.keys[0], sp.data[0]
+	var taken string
+	first := once()
+	sp.before = func(op, key string) error {
+		if op == "C" && first() {
+			taken = key
+			return sp.Store.Create(context.Background(), key, record, time.Hour)
+		}
+		return nil
+	}
+	v.get(setName("x"))
+	check(t, "name", nameOf(v), "x")
+	data, err := sp.Store.Load(context.Background(), taken)
+	if err != nil || string(data) != string(record) || taken == ownerKey {
+		t.Errorf("the record under the first id was changed: %v", err)
+	}
+}
+
+// The session shows what was saved after a replay.
+func TestReplayIsShown(t *testing.T) {
+	meanwhile(t, new(session.MemoryStore), session.Options{}, setName("x"),
+		use(func(s *session.Session) {
+			counterKey.Update(s, increment)
+			if err := s.Save(); err != nil {
+				t.Error(err)
+			}
+			check(t, "name", nameKey.Get(s), "other")
+			check(t, "counter", counterKey.Get(s), 11)
+		}),
+		use(func(s *session.Session) { nameKey.Set(s, "other"); counterKey.Set(s, 10) }))
+}
+
+// A change that other goroutines of the request make while it is saved is not lost.
+func TestChangeWhileSaving(t *testing.T) {
+	for _, conflict := range []bool{false, true} {
+		sp := &spy{Store: new(session.MemoryStore)}
+		v := newVisitor(newManager(t, session.Options{Store: sp}))
+		v.get(setName("x"))
+		other := v.copy()
+		v.get(use(func(s *session.Session) {
+			sp.onceOn("S", func() error {
+				if conflict {
+					other.get(use(func(s *session.Session) { counterKey.Update(s, increment) }))
+				}
+				counterKey.Update(s, increment)
+				roleKey.Set(s, "meanwhile")
+				return nil
+			})
+			nameKey.Set(s, "y")
+			if err := s.Save(); err != nil {
+				t.Error(err)
+			}
+		}))
+		want := 1
+		if conflict {
+			want = 2
+		}
+		v.get(use(func(s *session.Session) {
+			check(t, "values", fmt.Sprint(nameKey.Get(s), roleKey.Get(s), counterKey.Get(s)), fmt.Sprint("y", "meanwhile", want))
+		}))
+	}
+}
+
+// A store that never agrees costs StoreTimeout, and a 503.
+func TestEndlessConflict(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sp := &spy{Store: new(session.MemoryStore)}
+		v := newVisitor(newManager(t, session.Options{Store: sp}))
+		v.get(setName("x"))
+		sp.on("S", func() error { return session.ErrConflict })
+		start := time.Now()
+		check(t, "status", v.get(setName("y")).StatusCode, http.StatusServiceUnavailable)
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// When the record is unreadable by the time of the save, there is nothing to save to.
+func TestConflictWithUnreadableRecord(t *testing.T) {
+	sp := &spy{Store: new(session.MemoryStore)}
+	v := newVisitor(newManager(t, session.Options{Store: sp}))
+	v.get(setName("x"))
+	sp.onceOn("S", func() error {
+		ctx := context.Background()
+		sp.Store.Delete(ctx, sp.keys[0])
+		return sp.Store.Create(ctx, sp.keys[0], []byte("garbage"), time.Hour)
+	})
+	response := v.get(setName("y"))
+	check(t, "status", response.StatusCode, http.StatusOK)
+	data, _ := sp.Store.Load(context.Background(), sp.keys[0])
+	check(t, "the record, left alone", string(data), "garbage")
+}
