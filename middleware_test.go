@@ -469,13 +469,13 @@ func TestCommitBeforeTheFirstByte(t *testing.T) {
 				write(w)
 				during = sp.took()
 			})))
-			defer server.Close()
 			client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 			response, err := client.Get(server.URL)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer response.Body.Close()
+			response.Body.Close()
+			server.Close() // waits for the handler
 			check(t, "cookies", len(cookies(response)), 1)
 			want := "C"
 			if name == "nothing" {
@@ -548,15 +548,13 @@ func TestChangesAfterTheFirstByte(t *testing.T) {
 	var book logBook
 	sp := &spy{Store: new(session.MemoryStore)}
 	m := newManager(t, session.Options{Store: sp, Logger: book.logger(), Cookie: session.Cookie{Insecure: true}})
-	var do func(s *session.Session)
-	server := httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(http.StatusOK)
-		http.NewResponseController(w).Flush()
-		do(session.From(r.Context()))
-	})))
-	defer server.Close()
 	visit := func(v *visitor, then func(s *session.Session)) (cut bool) {
-		do = then
+		server := httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusOK)
+			http.NewResponseController(w).Flush()
+			then(session.From(r.Context()))
+		})))
+		defer server.Close() // waits for the handler
 		request, _ := http.NewRequest("GET", server.URL, nil)
 		if value := v.jar["sid"]; value != "" {
 			request.AddCookie(&http.Cookie{Name: "sid", Value: value})
