@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-4f96e14b/session/internal/redistest"
+)
+
+const (
+	secret    = "only for the tests of this example"
+	ada       = `{"email":"ada@example.com","password":"analytical engine"}`
+	bob       = `{"email":"bob@example.com","password":"a builder's password"}`
+	adaUser   = `{"userId":1,"email":"ada@example.com","role":"user"}`
+	adaAdmin  = `{"userId":1,"email":"ada@example.com","role":"admin"}`
+	bobUser   = `{"userId":2,"email":"bob@example.com","role":"user"}`
+	noSession = `{"error":"not logged in"}`
+)
+
+func TestService(t *testing.T) {
+	// Go's cookie jar keeps secure cookies from http://localhost, so the cookie is
+	// the one of development here.
+	t.Run("memory", func(t *testing.T) {
+		testService(t, env{"APP_ENV": "development"})
+	})
+	t.Run("redis", func(t *testing.T) {
+		testService(t, env{"APP_ENV": "development", "SESSION_SECRET": secret, "REDIS_URL": "redis://" + redistest.Start(t) + "/0"})
+	})
+}
+
+func testService(t *testing.T, env env) {
+	url := serve(t, env)
+	b := newBrowser(t, url)
+	b.expect("GET", "/me", "", 401, noSession)
+	b.expect("PATCH", "/session", `{"role":"admin"}`, 401, noSession)
+	b.expect("POST", "/logout", "", 204, "")
+	for _, wrong := range []string{`{"email":"ada@example.com","password":"wrong"}`, `{"email":"eve@example.com","password":""}`, `{}`} {
+		b.expect("POST", "/login", wrong, 401, `{"error":"wrong email or password"}`)
+	}
+	for _, bad := range []string{``, `{`, `[]`, `"x"`, `{"email":1}`, `{"email":"` + strings.Repeat("x", 1<<20) + `"}`} {
+		b.expect("POST", "/login", bad, 400, `{"error":"the body is not the JSON that this path takes"}`)
+	}
+	b.expect("GET", "/me", "", 401, noSession)
+
+	b.expect("POST", "/login", ada, 200, adaUser)
+	b.expect("GET", "/me", "", 200, adaUser)
+	stolen := b.copy() // somebody has seen the cookie of before
+	b.expect("PATCH", "/session", `{"role":"admin"}`, 200, adaAdmin)
+	b.expect("GET", "/me", "", 200, adaAdmin)
+	stolen.expect("GET", "/me", "", 401, noSession)
+	b.expect("PATCH", "/session", `{"role":"owner"}`, 403, `{"error":"you do not have that role"}`)
+
+	other := newBrowser(t, url)
+	other.expect("POST", "/login", bob, 200, bobUser)
+	other.expect("PATCH", "/session", `{"role":"admin"}`, 403, `{"error":"you do not have that role"}`)
+
+	before := b.copy()
+	b.expect("POST", "/login", bob, 200, bobUser) // another login, another session
+	before.expect("GET", "/me", "", 401, noSession)
+	before = b.copy()
+	b.expect("POST", "/logout", "", 204, "")
+	b.expect("GET", "/me", "", 401, noSession)
+	before.expect("GET", "/me", "", 401, noSession)
+	other.expect("GET", "/me", "", 200, bobUser)
+
+	// Another site cannot make a browser log in or out.
+	request, _ := http.NewRequest("POST", url+"/logout", nil)
+	request.Header.Set("Sec-Fetch-Site", "cross-site")
+	response, err := other.client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusForbidden {
+		t.Errorf("cross-site logout: status %d", response.StatusCode)
+	}
+	other.expect("GET", "/me", "", 200, bobUser)
+}
+
+// Unset, the cookie is the safe one.
+func TestCookieInProduction(t *testing.T) {
+	for _, env := range []env{{}, {"APP_ENV": "production"}} {
+		response, err := http.Post(serve(t, env)+"/login", "application/json", strings.NewReader(ada))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		cookie := response.Header.Get("Set-Cookie")
+		if !strings.HasPrefix(cookie, "__Host-sid=") || !strings.HasSuffix(cookie, "; Path=/; Max-Age=86400; HttpOnly; Secure; SameSite=Lax") {
+			t.Errorf("cookie %q", cookie)
+		}
+	}
+}
+
+// When Redis is gone, nobody is told that he is not logged in.
+func TestOutage(t *testing.T) {
+	url := serve(t, env{"SESSION_SECRET": secret, "REDIS_URL": "redis://127.0.0.1:1/0"})
+	newBrowser(t, url).expect("POST", "/login", ada, 503, `{"error":"the session could not be read or saved; try again"}`)
+}
+
+func TestBadConfiguration(t *testing.T) {
+	for _, tt := range []struct {
+		env  env
+		want string
+	}{
+		{env{"SESSION_SECRET": ""}, "variable that is not set"},
+		{env{"SESSION_SECRET": "short"}, "needs 32 or more"},
+		{env{"SESSION_SECRET": secret + ",short"}, "Secrets[1]"},
+		{env{"REDIS_URL": "redis://localhost:6379/0"}, "need a secret"},
+		{env{"REDIS_URL": "localhost", "SESSION_SECRET": secret}, "REDIS_URL"},
+		{env{"APP_ENV": "prod"}, "use production or development"},
+		{env{"PORT": "no port"}, "listen"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		err := run(ctx, tt.env.lookup)
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v: error %v, want one with %q", tt.env, err, tt.want)
+		}
+	}
+}
+
+type env map[string]string
+
+func (e env) lookup(name string) (string, bool) {
+	value, ok := e[name]
+	return value, ok
+}
+
+// serve runs the program until the test ends, and returns its URL.
+func serve(t *testing.T, env env) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().String()
+	listener.Close()
+	_, env["PORT"], _ = net.SplitHostPort(addr)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx, env.lookup) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	for range 3000 {
+		if conn, err := net.Dial("tcp", addr); err == nil {
+			conn.Close()
+			return "http://" + addr
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("the service does not listen")
+	return ""
+}
+
+type browser struct {
+	t      *testing.T
+	client *http.Client
+	url    string
+}
+
+func newBrowser(t *testing.T, url string) *browser {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &browser{t, &http.Client{Jar: jar}, url}
+}
+
+func (b *browser) copy() *browser {
+	c := newBrowser(b.t, b.url)
+	request, _ := http.NewRequest("GET", b.url, nil)
+	c.client.Jar.SetCookies(request.URL, b.client.Jar.Cookies(request.URL))
+	return c
+}
+
+func (b *browser) expect(method, path, body string, wantStatus int, wantBody string) {
+	b.t.Helper()
+	request, err := http.NewRequest(method, b.url+path, strings.NewReader(body))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	response, err := b.client.Do(request)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	got, _ := io.ReadAll(response.Body)
+	if response.StatusCode != wantStatus || strings.TrimSpace(string(got)) != wantBody {
+		b.t.Errorf("%s %s: %d %s, want %d %s", method, path, response.StatusCode, got, wantStatus, wantBody)
+	}
+	if wantBody != "" && (response.Header.Get("Content-Type") != "application/json" || !json.Valid(got)) {
+		b.t.Errorf("%s %s: the answer is no JSON", method, path)
+	}
+}
