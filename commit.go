@@ -85,7 +85,7 @@ func (s *Session) readCookie() {
 func (s *Session) begin() {
 	now := time.Now()
 	s.phase, s.id, s.stored, s.changes = fresh, id{}, stored{}, nil
-	s.renewed, s.saved, s.sendCookie = false, false, false
+	s.renewed, s.writes, s.sendCookie = false, 0, keepCookie
 	s.now = record{created: now.UnixMilli()}
 	s.now.expires = s.manager.deadline(&s.now, now)
 }
@@ -99,7 +99,7 @@ func (s *Session) needID() {
 
 // show makes st what the handler sees.
 func (s *Session) show(st stored) {
-	s.stored, s.changes, s.renewed = st, nil, false
+	s.stored, s.changes = st, nil
 	s.now = s.stored.copy()
 }
 
@@ -147,8 +147,15 @@ func (s *Session) commit() error {
 		return s.fail(err)
 	}
 	defer s.release()
+	saved := false
+	defer func() {
+		if !saved { // a panic, which somebody may recover and answer
+			s.fail(errors.New("session: a panic interrupted the save"))
+		}
+	}()
 	s.committed = true
 	if s.err != nil {
+		saved = true
 		if s.regenerated { // the old session ends although the new one cannot begin
 			if err := s.deleteRetired(); err != nil {
 				s.say(slog.LevelError, "session: the session to be replaced could not be deleted", slog.Any("err", err))
@@ -159,8 +166,31 @@ func (s *Session) commit() error {
 	if s.manager.options.Rolling {
 		s.used = true
 	}
-	return s.fail(s.write(false))
+	before := s.writes
+	s.fail(s.write(false))
+	if s.sendCookie == refreshCookie && s.writes == before {
+		s.recheck()
+	}
+	saved = true
+	return s.err
 }
+
+// recheck drops the refresh of the cookie that an earlier Save asked for, if another
+// request has renewed or ended the session since: the browser has a newer one.
+func (s *Session) recheck() {
+	if st, err := s.fetch(s.id.handle); err != nil || !st.opens(s.proof) {
+		s.sendCookie = keepCookie
+	}
+}
+
+// A cookieState says what the response does with the client's cookie.
+type cookieState int
+
+const (
+	keepCookie    cookieState = iota
+	refreshCookie             // send it again, for its Max-Age or its signature
+	issueCookie               // send it, because the client does not have it
+)
 
 // finish saves what changed after the header left.
 func (s *Session) finish() error {
@@ -201,7 +231,7 @@ func (s *Session) write(force bool) error {
 		}
 	case found:
 		switch changed := s.renewed || !s.now.sameData(&s.stored.record); {
-		case force || changed || options.Resave && !s.saved:
+		case force || changed || options.Resave && s.writes == 0:
 			return s.swap(changed)
 		case s.used && s.manager.due(&s.stored.record):
 			s.move()
@@ -228,11 +258,11 @@ func (s *Session) create() error {
 		return err
 	}
 	if err := s.deleteRetiredWithin(ctx); err != nil {
-		s.outside(func() { s.manager.remove(ctx, made.handle) })
+		s.outside(func() { s.manager.takeBack(ctx, made.handle) })
 		return err
 	}
 	s.id, s.proof = made, digestOf(made.secret)
-	s.regenerated, s.sendCookie = false, true
+	s.regenerated, s.sendCookie = false, issueCookie
 	return s.install(st, n)
 }
 
@@ -241,12 +271,12 @@ func (s *Session) swap(changed bool) error {
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
 
-	changes, seen, secret, renewed := s.changes, s.stored.secrets, digestOf(s.id.secret), s.renewed
+	changes, seen, next, renewed := s.changes, s.stored.secrets, s.next, s.renewed
 	renew := func(r *record) {
 		if renewed {
 			r.secrets = append(slices.DeleteFunc(slices.Clone(r.secrets), func(d digest) bool {
 				return slices.Contains(seen, d)
-			}), secret)
+			}), digestOf(next))
 		}
 	}
 	replay := func(r *record) error {
@@ -258,12 +288,12 @@ func (s *Session) swap(changed bool) error {
 		}
 		return nil
 	}
-	old, next, lifetime := s.stored, s.now.copy(), s.stored.maxAge
-	renew(&next)
+	handle, old, r := s.id.handle, s.stored, s.now.copy()
+	renew(&r)
 
 	var st stored
 	var err error
-	s.outside(func() { st, err = s.manager.swap(ctx, s.id.handle, old, next, replay) })
+	s.outside(func() { st, err = s.manager.swap(ctx, handle, old, r, replay) })
 	switch {
 	case errors.Is(err, ErrNotFound):
 		s.phase = ended
@@ -273,13 +303,14 @@ func (s *Session) swap(changed bool) error {
 	case err != nil:
 		return err
 	}
-	if renewed {
-		s.renewed, s.proof = false, secret
-	}
-	options := &s.manager.options
-	if changed && s.manager.cookieMaxAge(&st.record) > 0 || renewed || st.maxAge != lifetime ||
-		options.Rolling || s.cookie.old {
-		s.sendCookie = true
+	switch {
+	case renewed:
+		s.id.secret, s.proof, s.renewed = next, digestOf(next), false
+		s.sendCookie = issueCookie
+	case changed && s.manager.cookieMaxAge(&st.record) > 0 || st.maxAge != old.maxAge:
+		s.refreshCookie()
+	default:
+		s.refreshIfMoved()
 	}
 	return s.install(st, len(changes))
 }
@@ -289,24 +320,35 @@ func (s *Session) swap(changed bool) error {
 func (s *Session) move() {
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
-	old, next, n := s.stored, s.stored.copy(), len(s.changes)
+	handle, old, next, n := s.id.handle, s.stored, s.stored.copy(), len(s.changes)
 	var st stored
 	var err error
-	s.outside(func() { st, err = s.manager.swapOnce(ctx, s.id.handle, old, next) })
+	s.outside(func() { st, err = s.manager.swapOnce(ctx, handle, old, next) })
 	if err != nil {
-		if !errors.Is(err, ErrConflict) {
+		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
 			s.say(slog.LevelWarn, "session: the deadline could not be moved", slog.Any("err", err))
 		}
 		return
 	}
-	s.sendCookie = s.sendCookie || s.manager.options.Rolling || s.cookie.old
+	s.refreshIfMoved()
 	s.fail(s.install(st, n))
 }
+
+// refreshIfMoved sends the cookie again with a deadline that moved, if it is to
+// live as long or has an old signature.
+func (s *Session) refreshIfMoved() {
+	if s.manager.options.Rolling || s.cookie.old {
+		s.refreshCookie()
+	}
+}
+
+func (s *Session) refreshCookie() { s.sendCookie = max(s.sendCookie, refreshCookie) }
 
 // install makes st what the store has and the handler sees, with the changes
 // after the first n, which came while st was written.
 func (s *Session) install(st stored, n int) error {
-	s.phase, s.stored, s.saved = found, st, true
+	s.phase, s.stored = found, st
+	s.writes++
 	s.changes = s.changes[n:]
 	now := s.stored.copy()
 	for done := 0; done < len(s.changes); done++ {
@@ -366,8 +408,8 @@ func (s *Session) header(h http.Header) {
 	switch {
 	case s.phase == destroyed:
 		s.clearCookie(h)
-	case s.err == nil && s.sendCookie && s.phase == found && s.stored.opens(s.proof):
-		s.sendCookie = false
+	case s.sendCookie != keepCookie && s.phase == found && s.stored.opens(s.proof):
+		s.sendCookie = keepCookie
 		m := s.manager
 		cookie, err := m.cookie(s.id, m.cookieMaxAge(&s.stored.record), m.remaining(&s.stored.record))
 		if err != nil {
@@ -461,14 +503,17 @@ func ask[T any](ctx context.Context, m *Manager, call func() (T, error)) (T, err
 // fetch loads a live record. The error is ErrNotFound, ErrUnreadable or ErrUnavailable.
 func (m *Manager) fetch(ctx context.Context, handle string) (stored, error) {
 	raw, err := ask(ctx, m, func() ([]byte, error) { return m.options.Store.Load(ctx, handle) })
-	if err != nil {
+	var r record
+	if err == nil {
+		r, err = decodeRecord(raw)
+	}
+	switch {
+	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
+		return stored{}, err
+	case err != nil:
 		return stored{}, unavailable("load", err)
 	}
-	r, err := decodeRecord(raw)
-	if err != nil {
-		return stored{}, unavailable("load", err)
-	}
-	if now := time.Now().UnixMilli(); r.expires <= now || m.absoluteEnd(&r) <= now {
+	if m.hasEnded(&r) {
 		return stored{}, ErrNotFound
 	}
 	return stored{raw, r}, nil
@@ -476,24 +521,31 @@ func (m *Manager) fetch(ctx context.Context, handle string) (stored, error) {
 
 // create saves next under i, or under another id if i is in use.
 func (m *Manager) create(ctx context.Context, i id, next record) (id, stored, error) {
-	for {
+	for attempt := 1; ; attempt++ {
+		if now := time.Now().UnixMilli(); m.absoluteEnd(&next) <= now {
+			next.created = now // the request outlived the session that it began
+		}
 		next.secrets = []digest{digestOf(i.secret)}
 		next.marks = nil
 		marks := []mark{next.stamp()}
 		st, err := m.write(ctx, next, nil, func(data []byte, ttl time.Duration) error {
 			return m.options.Store.Create(ctx, i.handle, data, ttl)
 		})
-		if !errors.Is(err, ErrConflict) {
+		if err == nil || errors.Is(err, ErrTooLarge) {
 			return i, st, err
 		}
-		st, err = m.fetch(ctx, i.handle)
+		now, lookErr := m.fetch(ctx, i.handle)
 		switch {
-		case err == nil && st.hasMark(marks): // applied, and the reply was lost
-			return i, st, nil
-		case err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
-			i = newID()
-		default:
+		case lookErr == nil && now.hasMark(marks): // applied, and the reply was lost
+			return i, now, nil
+		case !errors.Is(err, ErrConflict):
 			return i, stored{}, err
+		case errors.Is(lookErr, ErrUnavailable):
+			return i, stored{}, lookErr
+		}
+		i = newID()
+		if err := pause(ctx, attempt); err != nil {
+			return i, stored{}, unavailable("save", err)
 		}
 	}
 }
@@ -506,22 +558,26 @@ func (m *Manager) swap(ctx context.Context, handle string, old stored, next reco
 	for attempt := 1; ; attempt++ {
 		marks = append(marks, next.stamp())
 		st, err := m.swapStamped(ctx, handle, old, next)
-		if !errors.Is(err, ErrConflict) {
+		if err == nil || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNotFound) {
 			return st, err
 		}
-		if err := pause(ctx, attempt); err != nil {
-			return stored{}, unavailable("save", err)
+		if errors.Is(err, ErrConflict) {
+			if err := pause(ctx, attempt); err != nil {
+				return stored{}, unavailable("save", err)
+			}
 		}
-		old, err = m.fetch(ctx, handle)
+		now, lookErr := m.fetch(ctx, handle)
 		switch {
-		case errors.Is(err, ErrUnreadable):
-			return stored{}, ErrNotFound // nothing of ours is left to save
-		case err != nil:
+		case lookErr == nil && now.hasMark(marks): // applied, and the reply was lost
+			return now, nil
+		case !errors.Is(err, ErrConflict):
 			return stored{}, err
-		case old.hasMark(marks): // applied, and the reply was lost
-			return old, nil
+		case errors.Is(lookErr, ErrUnreadable):
+			return stored{}, ErrNotFound // nothing of ours is left to save
+		case lookErr != nil:
+			return stored{}, lookErr
 		}
-		next = old.copy()
+		old, next = now, now.copy()
 		if err := replay(&next); err != nil {
 			return stored{}, err
 		}
@@ -535,23 +591,31 @@ func (m *Manager) swapOnce(ctx context.Context, handle string, old stored, next 
 }
 
 func (m *Manager) swapStamped(ctx context.Context, handle string, old stored, next record) (stored, error) {
-	return m.write(ctx, next, old.raw, func(data []byte, ttl time.Duration) error {
+	if m.hasEnded(&old.record) { // while the request ran; the store keeps it a little longer
+		return stored{}, ErrNotFound
+	}
+	return m.write(ctx, next, &old.record, func(data []byte, ttl time.Duration) error {
 		return m.options.Store.CompareAndSwap(ctx, handle, old.raw, data, ttl)
 	})
 }
 
-// write encodes next with a new deadline and hands it to call. The error is
-// ErrConflict, ErrTooLarge or ErrUnavailable.
-func (m *Manager) write(ctx context.Context, next record, old []byte, call func(data []byte, ttl time.Duration) error) (stored, error) {
+// write encodes next with a new deadline and hands it to call. What is too large
+// may be written if its values have not grown since old. The error is ErrConflict,
+// ErrTooLarge or ErrUnavailable.
+func (m *Manager) write(ctx context.Context, next record, old *record, call func(data []byte, ttl time.Duration) error) (stored, error) {
 	now := time.Now()
 	next.expires = m.deadline(&next, now)
 	data := next.encode()
-	if len(data) > m.options.MaxBytes && (old == nil || len(data) >= len(old)) {
+	if len(data) > m.options.MaxBytes && (old == nil || next.size() > old.size()) {
 		return stored{}, fmt.Errorf("%w: %d bytes, and MaxBytes is %d", ErrTooLarge, len(data), m.options.MaxBytes)
 	}
-	ttl := time.Duration(next.expires-now.UnixMilli())*time.Millisecond + housekeeping
+	ttl := time.Duration(next.expires-now.UnixMilli()) * time.Millisecond
+	ttl = min(ttl, never-housekeeping) + housekeeping
 	_, err := ask(ctx, m, func() (struct{}, error) { return struct{}{}, call(data, ttl) })
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrConflict):
+		return stored{}, err
+	case err != nil:
 		return stored{}, unavailable("save", err)
 	}
 	return stored{data, next}, nil
@@ -570,12 +634,20 @@ func (m *Manager) remove(ctx context.Context, handle string) error {
 	return nil
 }
 
-// unavailable passes on what the store knows, and makes everything else an
-// ErrUnavailable.
-func unavailable(verb string, err error) error {
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) || errors.Is(err, ErrUnreadable) {
-		return err
+// takeBack removes a record that nobody got the cookie of. If there is no time left
+// for that, the request does not wait for it.
+func (m *Manager) takeBack(ctx context.Context, handle string) {
+	if m.remove(ctx, handle) == nil {
+		return
 	}
+	go func() {
+		ctx, cancel := m.bound(ctx)
+		defer cancel()
+		_ = m.remove(ctx, handle) // else its time to live does
+	}()
+}
+
+func unavailable(verb string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, verb, err)
 }
 
@@ -621,6 +693,11 @@ func (m *Manager) deadline(r *record, now time.Time) int64 {
 // absoluteEnd returns when the session ends however busy it is.
 func (m *Manager) absoluteEnd(r *record) int64 {
 	return r.created + m.options.absoluteTimeout().Milliseconds()
+}
+
+// hasEnded reports whether the time of a session is over.
+func (m *Manager) hasEnded(r *record) bool {
+	return min(r.expires, m.absoluteEnd(r)) <= time.Now().UnixMilli()
 }
 
 // remaining returns the time until the absolute end.

@@ -358,3 +358,127 @@ func TestConflictWithUnreadableRecord(t *testing.T) {
 	data, _ := sp.Store.Load(context.Background(), sp.keys[0])
 	check(t, "the record, left alone", string(data), "garbage")
 }
+
+// A request whose cookie another has replaced while it ran keeps its changes, and
+// has no say any more in which cookie opens the session.
+func TestOvertakenByARenewal(t *testing.T) {
+	v := newVisitor(newManager(t, session.Options{Cookie: session.Cookie{MaxAge: time.Hour}}))
+	v.get(setName("x"))
+	owner, slow := v.copy(), v.copy()
+	response := slow.get(use(func(s *session.Session) {
+		nameKey.Get(s)
+		owner.get(use(func(s *session.Session) { s.Renew() }))
+		counterKey.Set(s, 1)
+		if err := s.Save(); err != nil {
+			t.Errorf("Save: %v", err)
+		}
+		s.Renew()
+		roleKey.Set(s, "late")
+	}))
+	check(t, "cookies", len(cookies(response)), 0)
+	check(t, "name under the renewed cookie", nameOf(owner), "x")
+	check(t, "counter", counterOf(owner), 1)
+	check(t, "name under the old cookie", nameOf(slow), "")
+}
+
+// The same when the other request comes between Save and the end.
+func TestOvertakenAfterSave(t *testing.T) {
+	for name, other := range map[string]func(s *session.Session){
+		"renewed":   func(s *session.Session) { s.Renew() },
+		"destroyed": func(s *session.Session) { s.Destroy() },
+	} {
+		v := newVisitor(newManager(t, session.Options{Cookie: session.Cookie{MaxAge: time.Hour}}))
+		v.get(setName("x"))
+		w := v.copy()
+		response := v.get(use(func(s *session.Session) {
+			counterKey.Set(s, 1)
+			if err := s.Save(); err != nil {
+				t.Errorf("Save: %v", err)
+			}
+			w.get(use(other))
+		}))
+		check(t, name+": cookies", len(cookies(response)), 0)
+	}
+}
+
+// Reload drops values; a renewal stays asked for.
+func TestRenewThenReload(t *testing.T) {
+	v := newVisitor(newManager(t, session.Options{Cookie: session.Cookie{MaxAge: time.Hour}}))
+	v.get(setName("x"))
+	old := v.copy()
+	v.get(use(func(s *session.Session) {
+		s.Renew()
+		nameKey.Set(s, "dropped")
+		if err := s.Reload(); err != nil {
+			t.Error(err)
+		}
+		counterKey.Set(s, 1)
+	}))
+	check(t, "name", nameOf(v), "x")
+	check(t, "counter", counterOf(v), 1)
+	check(t, "name under the old cookie", nameOf(old), "")
+}
+
+// A save that was applied although the store reported an error is found by its mark.
+func TestSaveWithUnknownOutcome(t *testing.T) {
+	for name, tt := range map[string]struct {
+		op string
+		do handler
+	}{
+		"renew":  {"S", use(func(s *session.Session) { s.Renew(); counterKey.Update(s, increment) })},
+		"change": {"S", use(func(s *session.Session) { counterKey.Update(s, increment) })},
+		"login":  {"C", use(func(s *session.Session) { s.Regenerate(); counterKey.Set(s, 2) })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sp := &spy{Store: new(session.MemoryStore)}
+			v := newVisitor(newManager(t, session.Options{Store: sp}))
+			v.get(use(func(s *session.Session) { counterKey.Set(s, 1) }))
+			sp.after = func(op, _ string, err error) error {
+				if op == tt.op {
+					return errDown
+				}
+				return err
+			}
+			check(t, "status", v.get(tt.do).StatusCode, http.StatusOK)
+			check(t, "counter", counterOf(v), 2)
+		})
+	}
+}
+
+// What ended by its deadline while the request ran stays ended, although the store
+// has the record for another minute.
+func TestDeadlineWhileTheRequestRuns(t *testing.T) {
+	for name, options := range map[string]session.Options{
+		"idle":     {IdleTimeout: time.Minute},
+		"absolute": {AbsoluteTimeout: time.Minute},
+	} {
+		for _, late := range []time.Duration{30 * time.Second, 2 * time.Minute} {
+			t.Run(fmt.Sprint(name, " ", late), func(t *testing.T) {
+				inBubble(t, func(t *testing.T) {
+					v := newVisitor(newManager(t, options))
+					v.get(setName("x"))
+					time.Sleep(59 * time.Second)
+					response := v.get(use(func(s *session.Session) {
+						nameKey.Get(s)
+						time.Sleep(late)
+						check(t, "name for others", nameOf(v), "")
+						counterKey.Set(s, 1)
+						if err := s.Save(); !errors.Is(err, session.ErrNotFound) {
+							t.Errorf("Save: error %v, want ErrNotFound", err)
+						}
+					}))
+					if response.StatusCode != http.StatusOK || len(cookies(response)) > 0 {
+						t.Errorf("status %d, cookies %q", response.StatusCode, cookies(response))
+					}
+					check(t, "counter", counterOf(v), 0)
+				})
+			})
+		}
+	}
+	// A session that begins in such a request begins with its save.
+	inBubble(t, func(t *testing.T) {
+		v := newVisitor(newManager(t, session.Options{AbsoluteTimeout: time.Minute}))
+		v.get(use(func(s *session.Session) { nameKey.Set(s, "x"); time.Sleep(time.Hour) }))
+		check(t, "name", nameOf(v), "x")
+	})
+}

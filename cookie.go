@@ -118,11 +118,11 @@ func (c *Cookie) validate() []error {
 		refuse("MaxAge %w", err)
 	}
 	path := http.Cookie{Name: "x", Path: c.path()}
-	if path.Valid() != nil || !strings.HasPrefix(path.Path, "/") || len(path.Path) > maxCookieAttribute {
-		refuse("Path is %q; it begins with '/', and has no ';' or control characters and at most %d bytes", c.Path, maxCookieAttribute)
+	if path.Valid() != nil || !strings.HasPrefix(path.Path, "/") || strings.HasSuffix(path.Path, " ") || len(path.Path) > maxCookieAttribute {
+		refuse("Path is %q; it begins with '/', ends with no space, and has no ';' or control characters and at most %d bytes", c.Path, maxCookieAttribute)
 	}
 	domain := http.Cookie{Name: "x", Domain: c.Domain}
-	if domain.Valid() != nil || len(c.Domain) > 255 {
+	if domain.Valid() != nil || strings.HasSuffix(c.Domain, ".") || len(c.Domain) > 255 {
 		refuse("Domain is %q; it is a host name, as example.com", c.Domain)
 	} else if net.ParseIP(c.Domain) != nil {
 		refuse("Domain is the address %s; leave it empty for a cookie of this host", c.Domain)
@@ -180,6 +180,12 @@ func newID() id {
 	var b [handleSize]byte
 	rand.Read(b[:])
 	return id{base64.RawURLEncoding.EncodeToString(b[:]), newSecret()}
+}
+
+// isHandle reports whether newID may have made the handle.
+func isHandle(handle string) bool {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(handle)
+	return err == nil && len(b) == handleSize
 }
 
 func newSecret() (secret [secretSize]byte) {
@@ -316,7 +322,7 @@ func isLoopback(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	host = strings.ToLower(strings.Trim(host, "[]"))
+	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return true
 	}

@@ -75,7 +75,12 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		if header := w.Header(); len(header) > 0 {
 			rw.before = header.Clone()
 		}
-		defer s.close() // also after a panic, which drops what was not saved yet
+		defer func() { // also after a panic, which drops what was not saved yet
+			s.close()
+			if r.MultipartForm == nil { // the server removes the files of the request that it knows
+				r.MultipartForm = rw.request.MultipartForm
+			}
+		}()
 
 		if m.loadsAlways() || !isSafe(r.Method) {
 			if err := s.preload(); err != nil {
@@ -154,6 +159,9 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 			if err != nil {
 				yield(nil, unavailable("list", err))
 				return
+			}
+			if !isHandle(key) { // of another manager, whose prefix begins with ours
+				continue
 			}
 			bounded, cancel := m.bound(ctx)
 			st, err := m.fetch(bounded, key)
@@ -288,8 +296,9 @@ func (w *responseWriter) commit(status int) error {
 	if w.committed {
 		return w.err
 	}
-	w.committed = true
-	if err := w.session.commit(); err != nil {
+	err := w.session.commit()
+	w.committed = true // not if commit panics: who recovers that may answer an error
+	if err != nil {
 		if status < http.StatusInternalServerError {
 			w.fail(err)
 			return err

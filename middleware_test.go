@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -230,7 +232,7 @@ func TestEndOfSessionThatCannotBeRead(t *testing.T) {
 
 // Regenerate creates, then deletes. If it cannot delete, the new session goes again.
 func TestRegenerateFails(t *testing.T) {
-	for op, calls := range map[string]string{"C": "C", "D": "C D D"} {
+	for op, calls := range map[string]string{"C": "C L", "D": "C D D"} {
 		t.Run(op, func(t *testing.T) {
 			memory := new(session.MemoryStore)
 			sp := &spy{Store: memory}
@@ -277,6 +279,18 @@ func TestTooLarge(t *testing.T) {
 	check(t, "shrinks: status", v.get(set(3000)).StatusCode, http.StatusOK)
 	check(t, "grows: status", v.get(set(4000)).StatusCode, http.StatusInternalServerError)
 	check(t, "name", len(nameOf(v)), 3000)
+
+	// What keeps a session alive, or renews it, is not refused for its size.
+	for what, do := range map[string]func(s *session.Session){
+		"save":        func(s *session.Session) { s.Save() },
+		"renew":       func(s *session.Session) { s.Renew() },
+		"delete":      func(s *session.Session) { roleKey.Delete(s) },
+		"set max age": func(s *session.Session) { s.SetMaxAge(time.Hour) },
+	} {
+		for range 10 { // the record's marks make it grow
+			check(t, what+": status", v.get(use(do)).StatusCode, http.StatusOK)
+		}
+	}
 
 	check(t, "the default: status", newVisitor(large).get(set(session.DefaultMaxBytes)).StatusCode, http.StatusInternalServerError)
 	check(t, "the default: status", newVisitor(large).get(set(session.DefaultMaxBytes-200)).StatusCode, http.StatusOK)
@@ -412,6 +426,114 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// A panic while the session is saved, which a middleware inside recovers: its answer
+// goes out if it says that there was an error, and nothing is saved.
+func TestPanicWhileSaving(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer func(w http.ResponseWriter)
+		want   int
+	}{
+		"answered with an error": {func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) }, http.StatusBadGateway},
+		"answered with success":  {func(w http.ResponseWriter) { io.WriteString(w, "recovered") }, http.StatusInternalServerError},
+		"not answered":           {func(w http.ResponseWriter) {}, http.StatusInternalServerError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sp := &spy{Store: new(session.MemoryStore)}
+			v := newVisitor(newManager(t, session.Options{Store: sp}))
+			v.get(setName("x"))
+			sp.onceOn("S", func() error { panic("of the store") })
+			response := v.get(func(w http.ResponseWriter, r *http.Request) {
+				defer func() {
+					check(t, "panic", recover(), any("of the store"))
+					tt.answer(w)
+				}()
+				session.From(r.Context()).Renew()
+				nameKey.Set(session.From(r.Context()), "y")
+				w.WriteHeader(http.StatusOK)
+			})
+			check(t, "status", response.StatusCode, tt.want)
+			check(t, "name", nameOf(v), "x")
+		})
+	}
+}
+
+// What Save has stored stays the client's when the request fails later.
+func TestFailureAfterSave(t *testing.T) {
+	for name, do := range map[string]func(s *session.Session){
+		"renewed":     func(s *session.Session) { s.Renew() },
+		"regenerated": func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "x") },
+	} {
+		v := newVisitor(newManager(t, session.Options{}))
+		v.get(setName("x"))
+		response := v.get(use(func(s *session.Session) {
+			do(s)
+			if err := s.Save(); err != nil {
+				t.Error(err)
+			}
+			session.Key[chan int]("bad").Set(s, nil)
+		}))
+		check(t, name+": status", response.StatusCode, http.StatusInternalServerError)
+		check(t, name+": name", nameOf(v), "x")
+	}
+}
+
+// What goes wrong in another goroutine while the session is saved fails the response.
+func TestFailureWhileSaving(t *testing.T) {
+	sp := &spy{Store: new(session.MemoryStore)}
+	v := newVisitor(newManager(t, session.Options{Store: sp}))
+	response := v.get(use(func(s *session.Session) {
+		sp.onceOn("C", func() error { session.Key[chan int]("bad").Set(s, nil); return nil })
+		nameKey.Set(s, "x")
+	}))
+	check(t, "status", response.StatusCode, http.StatusInternalServerError)
+	check(t, "name", nameOf(v), "x")
+}
+
+// The record of a login that failed because the old session could not be deleted in
+// time is taken back later.
+func TestRegenerateIsTakenBackLater(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		memory := new(session.MemoryStore)
+		sp := &spy{Store: memory}
+		v := newVisitor(newManager(t, session.Options{Store: sp}))
+		v.get(setName("x"))
+		sp.onceOn("D", func() error { time.Sleep(10 * time.Second); return errDown })
+		start := time.Now()
+		expectUnavailable(t, "login", v.get(use(func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "y") })))
+		check(t, "time", time.Since(start), session.DefaultStoreTimeout)
+		time.Sleep(time.Minute)
+		n, _ := memory.Len(t.Context())
+		check(t, "sessions", n, 1)
+		check(t, "name", nameOf(v), "x")
+	})
+}
+
+// The server removes an upload's temporary files.
+func TestUploadedFilesAreRemoved(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	m := newManager(t, session.Options{})
+	server := httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, _, err := r.FormFile("file"); err != nil {
+			t.Error(err)
+		}
+		files, _ := os.ReadDir(os.TempDir())
+		check(t, "files while the handler runs", len(files), 1)
+	})))
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	part, _ := form.CreateFormFile("file", "large")
+	part.Write(make([]byte, 40<<20))
+	form.Close()
+	response, err := http.Post(server.URL, form.FormDataContentType(), &body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	server.Close()
+	files, _ := os.ReadDir(os.TempDir())
+	check(t, "files afterwards", len(files), 0)
+}
+
 // A panic of the store reaches the handler's goroutine, and leaves no lock held.
 func TestPanicOfTheStore(t *testing.T) {
 	sp := &spy{Store: new(session.MemoryStore)}
@@ -477,12 +599,10 @@ func TestCommitBeforeTheFirstByte(t *testing.T) {
 			response.Body.Close()
 			server.Close() // waits for the handler
 			check(t, "cookies", len(cookies(response)), 1)
-			want := "C"
-			if name == "nothing" {
-				want, during = during, "C"
-				want = sp.took()
+			if name == "nothing" { // saved after the handler
+				during += sp.took()
 			}
-			check(t, "calls by then", during, want)
+			check(t, "calls by then", during, "C")
 		})
 	}
 }

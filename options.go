@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"slices"
 	"time"
 )
@@ -90,7 +91,9 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Format implements [fmt.Formatter]: no verb prints the secrets.
+// Format implements [fmt.Formatter]: no verb prints the secrets. It cannot help where
+// Options are an unexported field of a struct that is printed, which package fmt
+// prints without asking.
 func (o Options) Format(f fmt.State, verb rune) {
 	type options Options // without this method
 	shown := options(o)
@@ -142,7 +145,7 @@ func (o *Options) validate() error {
 
 	switch store := o.Store.(type) {
 	case *RedisStore:
-		if store == nil || store.Client == nil {
+		if store == nil || isNil(store.Client) {
 			refuse("Store is a RedisStore without a Client; give it one, as redis.NewClient(...)")
 		}
 	case *MemoryStore:
@@ -180,20 +183,26 @@ func (o *Options) validate() error {
 	return errors.Join(errs...)
 }
 
+// isNil reports whether the client is nil, or a nil pointer of a client's type.
+func isNil(client RedisClient) bool {
+	v := reflect.ValueOf(client)
+	return client == nil || v.Kind() == reflect.Pointer && v.IsNil()
+}
+
 // exampleSecret is the one in the README, long enough to pass every other check.
 const exampleSecret = "replace-me: openssl rand -base64 32"
 
 const minSecretSize = 32
 
 func (o *Options) validateSecrets() (errs []error) {
-	const remedy = "make one with: openssl rand -base64 32"
+	refuseAt := func(at, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s %s; make one with: openssl rand -base64 32", at, fmt.Sprintf(format, args...)))
+	}
 	if _, inMemory := o.Store.(*MemoryStore); len(o.Secrets) == 0 && !inMemory {
-		return []error{errors.New("Secrets is empty; sessions in a store that outlives the process need a secret; " + remedy)}
+		refuseAt("Secrets", "is empty, and sessions in a store that outlives the process need a secret")
 	}
 	for i, secret := range o.Secrets {
-		refuse := func(format string, args ...any) {
-			errs = append(errs, fmt.Errorf("Secrets[%d] %s; "+remedy, i, fmt.Sprintf(format, args...)))
-		}
+		refuse := func(format string, args ...any) { refuseAt(fmt.Sprintf("Secrets[%d]", i), format, args...) }
 		switch {
 		case secret == "":
 			refuse("is empty, as an environment variable that is not set")

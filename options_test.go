@@ -39,6 +39,7 @@ func TestNewRefusesBadOptions(t *testing.T) {
 		{"the README's example", session.Options{Secrets: []string{example}}, "example of the README"},
 		{"the same secret twice", session.Options{Secrets: []string{secretA, secretB, secretA}}, "Secrets[2] stands in the list"},
 		{"Redis without a client", session.Options{Store: new(session.RedisStore), Secrets: []string{secretA}}, "without a Client"},
+		{"Redis with a nil client", session.Options{Store: &session.RedisStore{Client: (*redis.ClusterClient)(nil)}, Secrets: []string{secretA}}, "without a Client"},
 		{"nil memory store", session.Options{Store: (*session.MemoryStore)(nil)}, "nil *MemoryStore"},
 		{"negative MaxEntries", session.Options{Store: &session.MemoryStore{MaxEntries: -1}}, "MaxEntries -1"},
 
@@ -78,6 +79,8 @@ func TestNewRefusesBadOptions(t *testing.T) {
 		{"domain with a line break", session.Options{Cookie: session.Cookie{Domain: "a\nb"}}, "Cookie.Domain"},
 		{"domain that net/http drops", session.Options{Cookie: session.Cookie{Domain: "my_host.example"}}, "Cookie.Domain"},
 		{"address as domain", session.Options{Cookie: session.Cookie{Domain: "127.0.0.1"}}, "Cookie.Domain"},
+		{"domain that ends with a dot", session.Options{Cookie: session.Cookie{Domain: "example.com."}}, "Cookie.Domain"},
+		{"path that ends with a space", session.Options{Cookie: session.Cookie{Path: "/app "}}, "Cookie.Path"},
 		{"priority", session.Options{Cookie: session.Cookie{Priority: "urgent"}}, "Cookie.Priority"},
 	}
 	for _, tt := range tests {

@@ -42,8 +42,11 @@ func newMaxAge(d time.Duration) maxAge {
 	if d%time.Second > 0 {
 		seconds++
 	}
-	return maxAge(seconds) + 1
+	return min(maxAge(seconds), maxSeconds) + 1
 }
+
+// maxSeconds is the longest lifetime that fits a time.Duration.
+const maxSeconds = maxAge(1<<63-1) / maxAge(time.Second)
 
 // own returns the lifetime and reports whether the session has one of its own.
 func (m maxAge) own() (time.Duration, bool) {
@@ -138,6 +141,14 @@ func (r *record) set(key string, json []byte) {
 	}
 }
 
+// size returns the bytes of all keys and values.
+func (r *record) size() (n int) {
+	for _, v := range r.values {
+		n += len(v.key) + len(v.json)
+	}
+	return n
+}
+
 // sameData reports whether r and o hold the same values and lifetime, to the byte.
 func (r *record) sameData(o *record) bool {
 	return r.maxAge == o.maxAge && slices.EqualFunc(r.values, o.values, func(a, b value) bool {
@@ -217,9 +228,6 @@ func decodeRecord(data []byte) (record, error) {
 	}
 	return r, nil
 }
-
-// maxSeconds is the longest lifetime that fits a time.Duration.
-const maxSeconds = maxAge(1<<63-1) / maxAge(time.Second)
 
 // A decoder takes fields off the front of rest. After the first that is not
 // there it has failed, and returns zeros.

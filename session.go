@@ -139,7 +139,7 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 		v, _, _ := decodeJSON[T](old)
 		return k.encode(f(v))
 	}
-	for {
+	for range maxUpdates {
 		old := s.get(string(k))
 		if _, _, err := decodeJSON[T](old); err != nil {
 			k.logMismatch(s)
@@ -160,17 +160,35 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 			return
 		}
 	}
+	s.reject(fmt.Errorf("session: Update of key %q: the value changed %d times while the function ran; does the function change it?", string(k), maxUpdates))
 }
 
+// maxUpdates bounds the turns of an Update whose function changes its own key.
+const maxUpdates = 10_000
+
 // Pop returns what Lookup returns and deletes the key: a flash message. It is no
-// lock; two requests at once may both get the value.
+// lock; two requests at once may both get the value. A value that is no T stays.
 func (k Key[T]) Pop(s *Session) (T, bool) {
-	return k.decode(s, s.pop(string(k)))
+	for {
+		value := s.get(string(k))
+		v, ok := k.decode(s, value)
+		if value != nil && !ok && !bytes.Equal(value, jsonNull) {
+			return v, false
+		}
+		if s.changeIf(string(k), value, nil, k.remove) {
+			return v, ok
+		}
+	}
 }
 
 // Delete removes the value, if there is one.
 func (k Key[T]) Delete(s *Session) {
-	s.pop(string(k))
+	s.change(k.remove)
+}
+
+func (k Key[T]) remove(r *record) error {
+	r.set(string(k), nil)
+	return nil
 }
 
 func (k Key[T]) encode(v T) ([]byte, error) {
@@ -232,13 +250,14 @@ type Session struct {
 	now    record // what the handler sees
 
 	changes     []change // those that made now out of stored
-	renewed     bool     // id.secret is to replace the stored secrets
+	renewed     bool     // next is to replace the secrets
+	next        [secretSize]byte
 	regenerated bool     // save now even if it is empty
 	retired     []string // handles to delete when the session is saved or destroyed
-	saved       bool     // it was written in this request, so that Resave has nothing to do
+	writes      int      // how many times it was saved in this request
 	used        bool     // the deadline is to move
 	looked      bool     // the handler looked: Vary: Cookie
-	sendCookie  bool     // something was saved that the client's cookie depends on
+	sendCookie  cookieState
 
 	committed bool // the header is on its way
 	closed    bool // the request has ended
@@ -369,7 +388,8 @@ func (s *Session) Regenerate() {
 // when the response leaves, and values and [Session.ID] stay. Two renewals at once
 // leave both new cookies valid, so at login, where the old cookie may be an
 // attacker's, call [Session.Regenerate] instead. After the first byte of the
-// response it is an [ErrHeaderSent].
+// response it is an [ErrHeaderSent]. A response that never arrives leaves the
+// client with the dead cookie: it is anonymous, and can log in again.
 func (s *Session) Renew() {
 	s.mu.Lock()
 	defer s.unlock()
@@ -378,9 +398,10 @@ func (s *Session) Renew() {
 		return
 	}
 	defer s.release()
-	if s.phase == found { // one that is not stored yet gets its first secret anyway
-		s.id.secret = newSecret()
-		s.renewed = true
+	// A session that is not stored yet gets its first secret anyway, and a request
+	// whose own secret another has replaced meanwhile must not replace that one's.
+	if s.phase == found && s.stored.opens(s.proof) {
+		s.next, s.renewed = newSecret(), true
 	}
 }
 
@@ -441,8 +462,8 @@ func (s *Session) Destroy() error {
 // look; all other changes are saved by themselves. A new session must be saved
 // before the first byte of the response, with which its cookie goes.
 //
-// The error is [ErrNotFound] if the session has ended or been renewed meanwhile.
-// Any other error is sticky.
+// The error is [ErrNotFound] if the session has ended meanwhile, or its cookie had
+// been replaced before. Any other error is sticky.
 func (s *Session) Save() error {
 	s.mu.Lock()
 	defer s.unlock()
@@ -467,13 +488,13 @@ func (s *Session) Save() error {
 		return s.fail(err)
 	}
 	if s.phase != found {
-		return fmt.Errorf("session: ended or renewed while the request ran: %w", ErrNotFound)
+		return fmt.Errorf("session: ended, nothing is saved: %w", ErrNotFound)
 	}
 	return nil
 }
 
-// Reload reads again what the store has, and drops what this request changed and
-// did not save. The error is [ErrNotFound] if the session has ended or was never
+// Reload reads again what the store has, and drops the values that this request
+// changed and did not save. The error is [ErrNotFound] if the session has ended or was never
 // saved; the session is then empty, and if it has ended nothing more of this
 // request is saved unless Regenerate follows. Any other error is sticky.
 func (s *Session) Reload() error {
@@ -585,7 +606,7 @@ func (s *Session) acquire() error {
 		s.busy = true
 		return nil
 	}
-	timeout := time.NewTimer(s.manager.options.StoreTimeout)
+	timeout := time.NewTimer(turns * s.manager.options.StoreTimeout)
 	defer timeout.Stop()
 	for s.busy {
 		if s.freed == nil {
@@ -604,6 +625,10 @@ func (s *Session) acquire() error {
 	s.busy = true
 	return nil
 }
+
+// turns is how many calls of the store, all as slow as they may be, a goroutine
+// waits for.
+const turns = 10
 
 func (s *Session) release() {
 	s.busy = false
@@ -646,18 +671,6 @@ func (s *Session) changeIf(key string, old, value []byte, c change) bool {
 		s.changes[n] = c
 	}
 	return true
-}
-
-func (s *Session) pop(key string) []byte {
-	s.mu.Lock()
-	defer s.unlock()
-	s.open()
-	value := s.now.get(key)
-	s.apply(func(r *record) error {
-		r.set(key, nil)
-		return nil
-	})
-	return value
 }
 
 func (s *Session) apply(c change) bool {

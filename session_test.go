@@ -146,6 +146,12 @@ func TestValueOfAnotherType(t *testing.T) {
 		t.Errorf("log: %s", log)
 	}
 	v.get(use(func(s *session.Session) {
+		if n, ok := wrongKey.Pop(s); ok || n != 0 {
+			t.Error("a text was popped as an int")
+		}
+	}))
+	check(t, "the value after Pop", nameOf(v), "a private text")
+	v.get(use(func(s *session.Session) {
 		wrongKey.Update(s, increment)
 		check(t, "updated", wrongKey.Get(s), 1)
 	}))
@@ -242,7 +248,7 @@ func TestID(t *testing.T) {
 		return id
 	}
 	anonymous := id(func(s *session.Session) {
-		if s.ID() != s.ID() {
+		if first := s.ID(); s.ID() != first {
 			t.Error("the id of a new session changes")
 		}
 	})
@@ -505,6 +511,18 @@ func TestUpdateFunctionMayLookAtTheSession(t *testing.T) {
 	_ = response // the forbidden Save may have failed the request
 }
 
+// A function that updates its own key is a mistake, and ends in an error.
+func TestUpdateOfTheKeyThatIsUpdated(t *testing.T) {
+	v := newVisitor(newManager(t, session.Options{}))
+	response := v.get(use(func(s *session.Session) {
+		counterKey.Update(s, func(n int) int {
+			counterKey.Set(s, counterKey.Get(s)+1)
+			return n + 1
+		})
+	}))
+	check(t, "status", response.StatusCode, http.StatusInternalServerError)
+}
+
 func TestPanicInUpdate(t *testing.T) {
 	v := newVisitor(newManager(t, session.Options{}))
 	v.get(setName("x"))
@@ -552,6 +570,23 @@ func TestSetMaxAge(t *testing.T) {
 		time.Sleep(time.Hour)
 		check(t, "after the idle timeout", nameOf(v), "")
 	})
+}
+
+// "For ever" is until the absolute timeout, or as long as can be said.
+func TestLongestLifetimes(t *testing.T) {
+	for _, options := range []session.Options{{}, {AbsoluteTimeout: -1}, {AbsoluteTimeout: -1, IdleTimeout: math.MaxInt64 / time.Second * time.Second}} {
+		for _, d := range []time.Duration{math.MaxInt64, math.MaxInt64 - 1e9, 100 * 365 * 24 * time.Hour} {
+			v := newVisitor(newManager(t, options))
+			response := v.get(use(func(s *session.Session) { nameKey.Set(s, "x"); s.SetMaxAge(d) }))
+			check(t, "name", nameOf(v), "x")
+			if c := response.Cookies()[0]; c.MaxAge > 400*24*60*60 {
+				t.Errorf("Max-Age %d, over what browsers take", c.MaxAge)
+			}
+		}
+		v := newVisitor(newManager(t, options))
+		v.get(setName("x"))
+		check(t, "name", nameOf(v), "x")
+	}
 }
 
 func TestSetMaxAgeRefuses(t *testing.T) {

@@ -209,22 +209,22 @@ func (s *MemoryStore) scheduleSweep() {
 // sweep removes what has expired, one shard after the other.
 func (s *MemoryStore) sweep() {
 	for i := range s.shards {
-		s.count.Add(-int64(s.shards[i].sweep(time.Now())))
+		s.shards[i].sweep(time.Now(), &s.count)
 	}
 }
 
-func (sh *memoryShard) sweep(now time.Time) (removed int) {
+func (sh *memoryShard) sweep(now time.Time, count *atomic.Int64) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	nowMS := now.UnixMilli()
 	if len(sh.entries) == 0 || nowMS < sh.earliest {
-		return 0
+		return
 	}
 	sh.earliest = math.MaxInt64
 	for key, e := range sh.entries {
 		if e.expires <= nowMS {
 			delete(sh.entries, key)
-			removed++
+			count.Add(-1)
 		} else {
 			sh.earliest = min(sh.earliest, e.expires)
 		}
@@ -232,7 +232,6 @@ func (sh *memoryShard) sweep(now time.Time) (removed int) {
 	if len(sh.entries) == 0 {
 		sh.entries = nil // a map that was large gives its memory back
 	}
-	return removed
 }
 
 // live returns the entry under key if its time has not run out.

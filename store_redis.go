@@ -33,7 +33,8 @@ type RedisStore struct {
 	Client RedisClient
 
 	// Prefix stands before each key. Empty means "sess:", as with connect-redis.
-	// Two managers that share a Redis database each need their own.
+	// Two managers that share a Redis database each need their own, none of which
+	// begins with another: Clear deletes every key that begins with the prefix.
 	Prefix string
 }
 
@@ -115,13 +116,12 @@ func (s *RedisStore) CompareAndSwap(ctx context.Context, key string, old, data [
 	if errors.Is(err, redis.ErrNoScript) || redis.HasErrorPrefix(err, "NOSCRIPT") {
 		swapped, err = s.Client.Eval(ctx, swapScript, keys, args...).Int()
 	}
-	if err != nil {
+	switch {
+	case swapped == 0 && err == nil || redis.HasErrorPrefix(err, "WRONGTYPE"):
+		return ErrConflict
+	default:
 		return err
 	}
-	if swapped == 0 {
-		return ErrConflict
-	}
-	return nil
 }
 
 // Delete implements [Store] with DEL.
@@ -219,7 +219,10 @@ func (s *RedisStore) nodes(ctx context.Context) ([]*redis.Client, error) {
 		err := c.ForEachMaster(ctx, add)
 		return nodes, err
 	case *redis.Ring:
-		err := c.ForEachShard(ctx, add)
+		err := c.ForEachShard(ctx, add) // passes over shards that are down
+		if all := len(c.Options().Addrs); err == nil && len(nodes) < all {
+			err = fmt.Errorf("%d of the ring's %d shards are down", all-len(nodes), all)
+		}
 		return nodes, err
 	}
 	return nil, fmt.Errorf("session: cannot list the keys of a %T: %w", s.Client, errors.ErrUnsupported)

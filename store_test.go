@@ -77,6 +77,19 @@ func TestStoreContract(t *testing.T) {
 		if n, err := store.Len(t.Context()); n != 51 || err != nil {
 			t.Errorf("Len: %d, %v", n, err)
 		}
+		// With a shard down nobody can say that all sessions have ended.
+		client.ForEachShard(t.Context(), func(ctx context.Context, shard *redis.Client) error {
+			if shard.Options().Addr == b {
+				shard.ShutdownNoSave(ctx)
+			}
+			return nil
+		})
+		for client.Len() == 2 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err := store.Clear(t.Context()); err == nil {
+			t.Error("Clear says that it is done")
+		}
 	})
 }
 

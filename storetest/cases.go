@@ -1,3 +1,5 @@
+//lint:file-ignore ST1005 a finding begins with the name of the method
+
 package storetest
 
 import (
