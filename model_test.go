@@ -1,0 +1,812 @@
+package session_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-4f96e14b/session"
+	"github.com/seed-4f96e14b/session/internal/redistest"
+)
+
+// The model test drives several tabs of one browser through the real middleware, and
+// decides at every call of the store which tab goes on. What the store holds
+// after each write is compared with a reference: a map for each session, on which the
+// calls of each request are made in the order of the writes.
+//
+// What it checks:
+//
+//   - a write leaves exactly what the reference has: no change lost, none made twice,
+//     no data of another session;
+//   - what a request was told (a 200) is in the store, or its session has ended;
+//   - what ended is never written again, and what it held is under no other id;
+//   - a cookie that a response sends opens the session; one that was renewed, replaced
+//     or destroyed opens nothing;
+//   - no session shows a mix of two logins, or lives past its absolute timeout;
+//   - no record is written without a time to live.
+
+var (
+	modelAll       = flag.Bool("model.all", false, "every pair of requests in the exhaustive search, not only the chosen ones")
+	modelHistories = flag.Int("model.histories", 5_000, "random histories of three tabs, on the memory store; a tenth of that on Redis")
+	modelSeed      = flag.Uint64("model.seed", 1, "seed of the random histories")
+	modelReplay    = flag.String("model.replay", "", "a history to run again, as a failure prints it")
+)
+
+// A history is what one run does. Its text form is what a failure prints.
+type history struct {
+	options  string     // letters: r rolling, s resave, m max age, u save uninitialized
+	setup    string     // a request made before the tabs begin
+	tabs     [][]string // each tab's requests, each a list of actions
+	schedule []string   // which tab goes on; "30m" lets time pass, "rotate" rotates the secrets
+	lost     int        // the reply of this write is lost, and the client sends it again; 0 for none
+	failed   int        // this write is applied, and the client sees an error
+}
+
+func (h history) String() string {
+	var tabs []string
+	for _, requests := range h.tabs {
+		tabs = append(tabs, strings.Join(requests, ";"))
+	}
+	return fmt.Sprintf("options=%s setup=%s tabs=%s schedule=%s lost=%d failed=%d",
+		h.options, h.setup, strings.Join(tabs, "|"), strings.Join(h.schedule, ","), h.lost, h.failed)
+}
+
+func parseHistory(text string) (h history, err error) {
+	for _, field := range strings.Fields(text) {
+		name, value, _ := strings.Cut(field, "=")
+		switch name {
+		case "options":
+			h.options = value
+		case "setup":
+			h.setup = value
+		case "tabs":
+			for tab := range strings.SplitSeq(value, "|") {
+				h.tabs = append(h.tabs, strings.Split(tab, ";"))
+			}
+		case "schedule":
+			h.schedule = strings.Split(value, ",")
+		case "lost":
+			h.lost, err = strconv.Atoi(value)
+		case "failed":
+			h.failed, err = strconv.Atoi(value)
+		default:
+			err = fmt.Errorf("no such field: %q", name)
+		}
+	}
+	return h, err
+}
+
+const (
+	modelIdle     = time.Hour
+	modelAbsolute = 5 * time.Hour
+)
+
+// A world is one run of a history.
+type world struct {
+	store    session.Store
+	managers []*session.Manager // before and after the rotation
+	reader   *session.Manager   // reads, and changes nothing
+	jar      map[string]string
+	tabs     []*tab
+	now      int // which manager is in use
+
+	reference map[string]map[string]string // what each live session holds, by handle
+	ended     map[string]bool              // handles of sessions that were deleted
+	endedTags map[string]bool              // what identifies a login that has ended
+	handles   map[string]string            // which session a cookie value was sent for
+	slept     bool
+	writes    int
+	history   *history
+	steps     []string
+	failure   error
+	choices   []int // how many tabs could go on at each step, for the exhaustive search
+	tag       int
+}
+
+func (w *world) fail(format string, args ...any) {
+	if w.failure == nil {
+		w.failure = fmt.Errorf(format, args...)
+	}
+}
+
+// A tab makes its requests one after the other. All tabs share the jar.
+type tab struct {
+	world    *world
+	number   int
+	requests []string
+	running  bool
+	event    chan string // where it stopped
+	resume   chan struct{}
+	request  *modelRequest
+}
+
+// A modelRequest is what a request has done so far.
+type modelRequest struct {
+	presented string // the cookie's value
+	handle    string
+	base      map[string]string // what the session held when the request last agreed with the store
+	pending   []func(map[string]string)
+	renewed   bool
+	replaced  bool // regenerated or destroyed
+	touched   bool
+	told      bool // that its session has ended, by Reload
+}
+
+type tabKey struct{}
+
+// A gate is a store that stops a tab before each call until it may go on.
+type gate struct{ world *world }
+
+func (g *gate) stop(ctx context.Context, op string) *tab {
+	t, _ := ctx.Value(tabKey{}).(*tab)
+	if t != nil {
+		t.event <- op
+		<-t.resume
+	}
+	return t
+}
+
+func (g *gate) Load(ctx context.Context, key string) ([]byte, error) {
+	g.stop(ctx, "L")
+	return g.world.store.Load(ctx, key)
+}
+
+func (g *gate) Create(ctx context.Context, key string, data []byte, ttl time.Duration) error {
+	t := g.stop(ctx, "C")
+	return g.world.wrote(t, "C", key, ttl, g.world.store.Create(ctx, key, data, ttl))
+}
+
+func (g *gate) CompareAndSwap(ctx context.Context, key string, old, data []byte, ttl time.Duration) error {
+	t := g.stop(ctx, "S")
+	return g.world.wrote(t, "S", key, ttl, g.world.store.CompareAndSwap(ctx, key, old, data, ttl))
+}
+
+func (g *gate) Delete(ctx context.Context, key string) error {
+	g.stop(ctx, "D")
+	err := g.world.store.Delete(ctx, key)
+	g.world.end(key)
+	return err
+}
+
+func (w *world) end(handle string) {
+	w.ended[handle] = true
+	if tag := w.reference[handle]["user"]; tag != "" {
+		w.endedTags[tag] = true
+	}
+	delete(w.reference, handle)
+}
+
+// wrote makes the request's calls on the reference, and compares.
+func (w *world) wrote(t *tab, op, handle string, ttl time.Duration, err error) error {
+	if ttl <= 0 || ttl > modelAbsolute+time.Minute {
+		w.fail("a time to live of %v", ttl)
+	}
+	if err != nil || t == nil {
+		return err
+	}
+	w.writes++
+	r := t.request
+	if w.ended[handle] {
+		w.fail("tab %d wrote a session that has ended", t.number)
+	}
+	if !r.touched { // resave, saveUninitialized or rolling write without the handler
+		r.handle = handle
+	}
+	if r.handle != handle {
+		w.fail("tab %d wrote the session of another", t.number)
+	}
+	if op == "C" {
+		w.reference[handle] = make(map[string]string)
+	}
+	want := w.reference[handle]
+	for _, change := range r.pending {
+		change(want)
+	}
+	r.pending = nil
+	r.base = maps.Clone(want)
+	got, ok := w.read(handle)
+	if !ok && !w.slept { // its time may have passed while the write was under way
+		w.fail("tab %d wrote a session that cannot be read", t.number)
+	}
+	if ok && !maps.Equal(got, want) {
+		w.fail("tab %d left %v in the store, want %v", t.number, got, want)
+	}
+	if w.endedTags[want["user"]] {
+		w.fail("tab %d brought the login %s back", t.number, want["user"])
+	}
+	switch w.writes {
+	case w.history.lost:
+		return session.ErrConflict
+	case w.history.failed:
+		return errDown
+	}
+	return nil
+}
+
+// read returns what the store holds of a session.
+func (w *world) read(handle string) (map[string]string, bool) {
+	for s, err := range w.reader.All(context.Background()) {
+		if err == nil && s.ID() == handle {
+			return valuesOf(s), true
+		}
+	}
+	return nil, false
+}
+
+func valuesOf(s *session.Session) map[string]string {
+	values := make(map[string]string)
+	for _, key := range s.Keys() {
+		values[key] = string(session.Key[json.RawMessage](key).Get(s))
+	}
+	return values
+}
+
+// opens reports whether a cookie opens the session.
+func (w *world) opens(cookie, handle string) (ok bool) {
+	v := newVisitor(w.reader)
+	v.jar["sid"] = cookie
+	v.get(use(func(s *session.Session) { ok = s.ID() == handle }))
+	return ok
+}
+
+// A readOnly store refuses to be written, so that a look moves no deadline.
+type readOnly struct{ session.Store }
+
+func (readOnly) CompareAndSwap(context.Context, string, []byte, []byte, time.Duration) error {
+	return session.ErrConflict
+}
+
+func (r readOnly) Keys(ctx context.Context) iter.Seq2[string, error] {
+	return r.Store.(session.KeyLister).Keys(ctx)
+}
+
+func newWorld(t testing.TB, store session.Store, h *history) *world {
+	w := &world{
+		store: store, history: h,
+		jar:       make(map[string]string),
+		reference: make(map[string]map[string]string),
+		ended:     make(map[string]bool),
+		endedTags: make(map[string]bool),
+		handles:   make(map[string]string),
+	}
+	options := session.Options{
+		Store:             &gate{w},
+		Rolling:           strings.Contains(h.options, "r"),
+		Resave:            strings.Contains(h.options, "s"),
+		SaveUninitialized: strings.Contains(h.options, "u"),
+		IdleTimeout:       modelIdle,
+		AbsoluteTimeout:   modelAbsolute,
+		StoreTimeout:      1000 * time.Hour,
+		Cookie:            session.Cookie{Name: "sid"},
+	}
+	if strings.Contains(h.options, "m") {
+		options.Cookie.MaxAge = modelIdle
+	}
+	for _, secrets := range [][]string{{secretA}, {secretB, secretA}} {
+		options.Secrets = secrets
+		w.managers = append(w.managers, newManager(t, options))
+	}
+	w.reader = newManager(t, session.Options{Store: readOnly{store}, Secrets: []string{secretA, secretB},
+		Cookie: options.Cookie, IdleTimeout: modelIdle, AbsoluteTimeout: modelAbsolute})
+	return w
+}
+
+// runHistory runs a history, and returns what went wrong.
+func runHistory(t testing.TB, store session.Store, h history) (*world, error) {
+	w := newWorld(t, store, &h)
+	lost, failed := h.lost, h.failed
+	h.lost, h.failed = 0, 0
+	if h.setup != "" {
+		w.addTab([]string{h.setup})
+		for w.canGo(0) {
+			w.step(0)
+		}
+		w.tabs, w.steps, w.writes = nil, nil, 0
+	}
+	h.lost, h.failed = lost, failed
+	for _, requests := range h.tabs {
+		w.addTab(requests)
+	}
+	for _, entry := range h.schedule {
+		if d, err := time.ParseDuration(entry); err == nil {
+			time.Sleep(d)
+			w.slept = true
+			w.steps = append(w.steps, entry+" pass")
+		} else if entry == "rotate" {
+			w.now = 1
+			w.steps = append(w.steps, "the secrets are rotated")
+		} else if n, err := strconv.Atoi(entry); err == nil && w.canGo(n) {
+			w.goOn(n)
+		}
+	}
+	for { // what the schedule leaves undone
+		n := slices.IndexFunc(w.tabs, func(t *tab) bool { return w.canGo(t.number) })
+		if n < 0 {
+			return w, w.failure
+		}
+		w.goOn(n)
+	}
+}
+
+func (w *world) goOn(n int) {
+	able := 0
+	for _, t := range w.tabs {
+		if w.canGo(t.number) {
+			able++
+		}
+	}
+	w.choices = append(w.choices, able)
+	w.step(n)
+}
+
+func (w *world) addTab(requests []string) {
+	w.tabs = append(w.tabs, &tab{world: w, number: len(w.tabs), requests: requests, event: make(chan string), resume: make(chan struct{})})
+}
+
+func (w *world) canGo(n int) bool {
+	return n < len(w.tabs) && (w.tabs[n].running || len(w.tabs[n].requests) > 0)
+}
+
+// step lets a tab go on to its next call of the store, or to its end.
+func (w *world) step(n int) {
+	t := w.tabs[n]
+	if !t.running {
+		script := t.requests[0]
+		t.requests, t.running = t.requests[1:], true
+		w.steps = append(w.steps, fmt.Sprintf("tab %d sends %q", n, script))
+		go t.send(script)
+	} else {
+		t.resume <- struct{}{}
+	}
+	event := <-t.event
+	w.steps = append(w.steps, fmt.Sprintf("tab %d: %s", n, event))
+	t.running = !strings.HasPrefix(event, "done")
+}
+
+// send makes one request, and checks the answer.
+func (t *tab) send(script string) {
+	w := t.world
+	r := &modelRequest{presented: w.jar["sid"]}
+	t.request = r
+	v := &visitor{server: w.managers[w.now].Handler(app), jar: maps.Clone(w.jar)}
+	response := v.send(http.MethodGet, use(func(s *session.Session) {
+		for action := range strings.SplitSeq(script, ",") {
+			t.act(s, action)
+		}
+	}), func(request *http.Request) {
+		*request = *request.WithContext(context.WithValue(request.Context(), tabKey{}, t))
+	})
+	t.check(response)
+	for _, c := range response.Cookies() {
+		if c.MaxAge < 0 {
+			delete(w.jar, "sid")
+		} else {
+			w.jar["sid"] = c.Value
+		}
+	}
+	t.event <- fmt.Sprint("done ", response.StatusCode)
+}
+
+// agree notes what the session holds, when the request first looks or looks again.
+func (t *tab) agree(s *session.Session) {
+	r := t.request
+	r.handle, r.base, r.touched = s.ID(), valuesOf(s), true
+	if r.base["user"] != r.base["login"] {
+		t.world.fail("tab %d sees a mix of two logins: %v", t.number, r.base)
+	}
+	if t.world.endedTags[r.base["user"]] && !t.world.ended[r.handle] {
+		t.world.fail("tab %d sees the ended login %s", t.number, r.base["user"])
+	}
+	if age := time.Since(s.Created()); age >= modelAbsolute {
+		t.world.fail("tab %d sees a session of the age %v", t.number, age)
+	}
+}
+
+func (t *tab) act(s *session.Session, action string) {
+	r, w := t.request, t.world
+	if action == "none" {
+		return
+	}
+	if action != "regenerate" && action != "destroy" && action != "login" && !r.touched {
+		t.agree(s)
+	}
+	set := func(key, value string) {
+		session.Key[string](key).Set(s, value)
+		encoded, _ := json.Marshal(value)
+		r.pending = append(r.pending, func(m map[string]string) { m[key] = string(encoded) })
+	}
+	fresh := func() string {
+		w.tag++
+		return fmt.Sprintf("t%d-%d", t.number, w.tag)
+	}
+	begin := func() {
+		s.Regenerate()
+		r.handle, r.base, r.pending, r.touched = s.ID(), nil, nil, true
+		r.replaced, r.renewed, r.told = true, false, false
+	}
+	switch action {
+	case "get":
+		nameKey.Get(s)
+	case "touch":
+		s.Touch()
+	case "set":
+		set("set "+fresh(), "x")
+	case "name":
+		set("name", fresh())
+	case "same": // what the request has seen already
+		var name string
+		if json.Unmarshal([]byte(r.base["name"]), &name) == nil && len(r.pending) == 0 {
+			set("name", name)
+		}
+	case "update":
+		counterKey.Update(s, increment)
+		r.pending = append(r.pending, func(m map[string]string) {
+			n, _ := strconv.Atoi(m["counter"])
+			m["counter"] = strconv.Itoa(n + 1)
+		})
+	case "pop":
+		session.Key[string]("name").Pop(s)
+		r.pending = append(r.pending, func(m map[string]string) { delete(m, "name") })
+	case "delete":
+		counterKey.Delete(s)
+		r.pending = append(r.pending, func(m map[string]string) { delete(m, "counter") })
+	case "renew":
+		s.Renew()
+		r.renewed = true
+	case "regenerate":
+		begin()
+	case "login", "relogin":
+		if action == "login" {
+			begin()
+		}
+		tag := fresh()
+		set("user", tag)
+		set("login", tag)
+	case "destroy":
+		if err := s.Destroy(); err != nil {
+			w.fail("tab %d: Destroy: %v", t.number, err)
+		}
+		r.pending, r.base, r.replaced, r.touched = nil, nil, true, true
+	case "maxage":
+		s.SetMaxAge(2 * modelIdle)
+	case "browser":
+		s.SetMaxAge(0)
+	case "save":
+		if err := s.Save(); err == nil && len(r.pending) > 0 {
+			w.fail("tab %d: Save did not save", t.number)
+		} else if errors.Is(err, session.ErrNotFound) {
+			t.checkDropped("Save")
+		}
+	case "reload":
+		err := s.Reload()
+		if err == nil {
+			r.pending = nil
+			t.agree(s)
+		} else if errors.Is(err, session.ErrNotFound) {
+			if len(valuesOf(s)) > 0 {
+				w.fail("tab %d: an ended session is not empty after Reload", t.number)
+			}
+			r.told = w.reference[r.handle] != nil
+			r.pending, r.base = nil, nil
+		}
+	default:
+		panic("no such action: " + action)
+	}
+}
+
+// check compares the answer with what is in the store.
+func (t *tab) check(response *http.Response) {
+	w, r := t.world, t.request
+	if response.StatusCode != http.StatusOK {
+		if w.history.failed == 0 {
+			w.fail("tab %d was answered %d", t.number, response.StatusCode)
+		}
+		return
+	}
+	sent := false
+	for _, c := range response.Cookies() {
+		if c.MaxAge >= 0 {
+			sent = true
+			w.handles[c.Value] = r.handle
+			if _, there := w.read(r.handle); !w.opens(c.Value, r.handle) && (there || !w.slept) {
+				w.fail("tab %d was sent a cookie that does not open the session", t.number)
+			}
+		}
+	}
+	if r.replaced && r.presented != "" && w.opens(r.presented, w.handles[r.presented]) {
+		w.fail("tab %d: the old cookie opens the session that was destroyed or replaced", t.number)
+	}
+	if r.renewed && sent && r.presented != "" && !r.replaced && w.opens(r.presented, r.handle) {
+		w.fail("tab %d: the old cookie opens the session that was renewed", t.number)
+	}
+	if len(r.pending) > 0 {
+		t.checkDropped("the answer")
+	}
+}
+
+// checkDropped is called when changes are not in the store. That is right if they
+// changed nothing, if the session has ended, or if the cookie was a dead one.
+func (t *tab) checkDropped(what string) {
+	w, r := t.world, t.request
+	changesNothing := func(values map[string]string) bool {
+		after := make(map[string]string)
+		maps.Copy(after, values)
+		for _, change := range r.pending {
+			change(after)
+		}
+		return maps.Equal(after, values)
+	}
+	_, there := w.read(r.handle)
+	switch {
+	case changesNothing(r.base) || changesNothing(w.reference[r.handle]):
+	case r.told || w.ended[r.handle] || w.slept && !there: // by a renewal, a delete, or time
+	case w.reference[r.handle] == nil && r.presented != "" && !w.opens(r.presented, w.handles[r.presented]): // anonymous with a dead cookie
+	default:
+		w.fail("tab %d: %s came, and its changes are not in the store", t.number, what)
+	}
+}
+
+// explain returns a failure as a list of steps, and how to run it again.
+func explain(w *world, h history, err error) string {
+	return fmt.Sprintf("%v\n%s\nagain: go test -run 'TestModel$' -model.replay '%s' .", err, strings.Join(w.steps, "\n"), h)
+}
+
+// TestModel runs one history, which a failure of the others has printed.
+func TestModel(t *testing.T) {
+	if *modelReplay == "" {
+		return
+	}
+	h, err := parseHistory(*modelReplay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w, err := runHistory(t, new(session.MemoryStore), h)
+		t.Log(explain(w, h, err))
+		if err != nil {
+			t.Fail()
+		}
+	})
+}
+
+// modelRequests are requests of up to four calls of the store.
+var modelRequests = []string{
+	"none", "get", "touch", "set", "name", "same", "update", "pop", "delete", "relogin", "maxage", "browser",
+	"login", "destroy", "regenerate", "renew", "renew,set", "update,save,update", "set,reload,update", "renew,save,name",
+	"renew,reload,set", "login,save,set", "set,destroy", "destroy,login", "save,renew", "update,save,destroy",
+}
+
+// TestModelExhaustive runs every interleaving of every two of these requests, with and
+// without the loss of each reply, from an anonymous browser and one that is logged in.
+func TestModelExhaustive(t *testing.T) {
+	runs := 0
+	pairs, settings := modelRequests, []string{"", "m", "rm", "s"}
+	if !*modelAll {
+		pairs, settings = []string{"get", "update", "login", "destroy", "renew,set", "update,save,update", "set,reload,update"}, []string{"", "rm"}
+	}
+	for _, options := range settings {
+		for _, setup := range []string{"login,name,update", ""} {
+			for i, a := range pairs {
+				for _, b := range pairs[i:] {
+					for lost := range 4 {
+						runs += everyInterleaving(t, history{options: options, setup: setup, tabs: [][]string{{a}, {b}}, lost: lost})
+						if t.Failed() {
+							return
+						}
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d histories", runs)
+}
+
+// everyInterleaving searches the tree of schedules, depth first.
+func everyInterleaving(t *testing.T, h history) (runs int) {
+	var path []int // which of the tabs that can go on does, at each step
+	for {
+		runs++
+		h.schedule = nil
+		w, err := runPath(t, h, path)
+		if err != nil {
+			t.Error(explain(w, *w.history, err))
+			return runs
+		}
+		for len(path) < len(w.choices) {
+			path = append(path, 0)
+		}
+		for len(path) > 0 && path[len(path)-1] == w.choices[len(path)-1]-1 {
+			path = path[:len(path)-1]
+		}
+		if len(path) == 0 {
+			return runs
+		}
+		path[len(path)-1]++
+	}
+}
+
+// runPath runs a history whose schedule is given by the choices at each step.
+func runPath(t *testing.T, h history, path []int) (*world, error) {
+	lost := h.lost
+	h.lost = 0
+	w := newWorld(t, new(session.MemoryStore), &h)
+	if h.setup != "" {
+		w.addTab([]string{h.setup})
+		for w.canGo(0) {
+			w.step(0)
+		}
+		w.tabs, w.steps, w.writes = nil, nil, 0
+	}
+	h.lost = lost
+	for _, requests := range h.tabs {
+		w.addTab(requests)
+	}
+	for i := 0; ; i++ {
+		var able []int
+		for _, t := range w.tabs {
+			if w.canGo(t.number) {
+				able = append(able, t.number)
+			}
+		}
+		if len(able) == 0 {
+			return w, w.failure
+		}
+		w.choices = append(w.choices, len(able))
+		n := able[0]
+		if i < len(path) {
+			n = able[path[i]]
+		}
+		h.schedule = append(h.schedule, strconv.Itoa(n))
+		w.step(n)
+	}
+}
+
+// TestModelRandom runs random histories of three tabs, with time that passes, secrets
+// that are rotated, and a reply that is lost or fails.
+func TestModelRandom(t *testing.T) {
+	n := *modelHistories
+	const bubble = 100 // histories in one
+	for first := 0; first < n && !t.Failed(); first += bubble {
+		synctest.Test(t, func(t *testing.T) {
+			for i := first; i < first+bubble; i++ {
+				h := randomHistory(rand.New(rand.NewPCG(*modelSeed, uint64(i))), true)
+				if w, err := runHistory(t, new(session.MemoryStore), h); err != nil {
+					t.Error(explain(shortest(t, h, w, err)))
+					return
+				}
+			}
+		})
+	}
+}
+
+// TestModelOnRedis runs such histories, without the passing of time, on a real Redis.
+func TestModelOnRedis(t *testing.T) {
+	client := redistest.Client(t)
+	n := *modelHistories / 10
+	for i := range n {
+		h := randomHistory(rand.New(rand.NewPCG(*modelSeed+1, uint64(i))), false)
+		store := &session.RedisStore{Client: client, Prefix: fmt.Sprintf("%d:", i)}
+		if w, err := runHistory(t, store, h); err != nil {
+			t.Fatal(explain(w, h, err))
+		}
+		if err := store.Clear(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+var modelActions = []string{
+	"none", "get", "touch", "set", "set", "name", "same", "update", "update", "pop", "delete", "relogin", "renew", "renew",
+	"regenerate", "login", "destroy", "maxage", "browser", "save", "save", "reload",
+}
+
+func randomHistory(rng *rand.Rand, virtual bool) history {
+	pick := func(from []string) string { return from[rng.IntN(len(from))] }
+	h := history{setup: pick([]string{"", "login,name,update", "login,name,update", "update,maxage"})}
+	for _, letter := range "rsmu" {
+		if rng.IntN(3) == 0 {
+			h.options += string(letter)
+		}
+	}
+	switch rng.IntN(4) {
+	case 0:
+		h.lost = 1 + rng.IntN(6)
+	case 1:
+		h.failed = 1 + rng.IntN(6)
+	}
+	if h.lost+h.failed > 0 {
+		virtual = false // a session that expires before its lost reply is looked for begins anew
+	}
+	for range 3 {
+		var requests []string
+		for range 1 + rng.IntN(3) {
+			var actions []string
+			for range 1 + rng.IntN(4) {
+				action := pick(modelActions)
+				if len(actions) > 0 && actions[len(actions)-1] == "destroy" {
+					action = pick([]string{"regenerate", "login"}) // all else is an error there
+				}
+				actions = append(actions, action)
+			}
+			requests = append(requests, strings.Join(actions, ","))
+		}
+		h.tabs = append(h.tabs, requests)
+	}
+	for range 20 + rng.IntN(40) {
+		switch n := rng.IntN(60); {
+		case n == 0:
+			h.schedule = append(h.schedule, "rotate")
+		case n <= 3 && virtual:
+			h.schedule = append(h.schedule, pick([]string{"5m", "30m", "59m", "61m", "4h"}))
+		default:
+			h.schedule = append(h.schedule, strconv.Itoa(rng.IntN(3)))
+		}
+	}
+	return h
+}
+
+// shortest leaves out of a failing history what it can, and it still fails.
+func shortest(t *testing.T, h history, w *world, err error) (*world, history, error) {
+	try := func(shorter history) bool {
+		w2, err2 := runHistory(t, new(session.MemoryStore), shorter)
+		if err2 != nil {
+			w, h, err = w2, shorter, err2
+		}
+		return err2 != nil
+	}
+	for again := true; again; {
+		again = false
+		for _, shorter := range shorterHistories(h) {
+			if try(shorter) {
+				again = true
+				break
+			}
+		}
+	}
+	return w, h, err
+}
+
+func shorterHistories(h history) (all []history) {
+	with := func(change func(h *history)) {
+		shorter := h
+		shorter.schedule = slices.Clone(h.schedule)
+		shorter.tabs = nil
+		for _, requests := range h.tabs {
+			shorter.tabs = append(shorter.tabs, slices.Clone(requests))
+		}
+		change(&shorter)
+		all = append(all, shorter)
+	}
+	for i, requests := range h.tabs {
+		for j, request := range requests {
+			with(func(h *history) { h.tabs[i] = slices.Delete(h.tabs[i], j, j+1) })
+			if actions := strings.Split(request, ","); len(actions) > 1 {
+				for k := range actions {
+					with(func(h *history) { h.tabs[i][j] = strings.Join(slices.Delete(slices.Clone(actions), k, k+1), ",") })
+				}
+			}
+		}
+	}
+	for i := range h.schedule {
+		with(func(h *history) { h.schedule = slices.Delete(h.schedule, i, i+1) })
+	}
+	for i := range h.options {
+		with(func(h *history) { h.options = h.options[:i] + h.options[i+1:] })
+	}
+	if h.lost != 0 || h.failed != 0 {
+		with(func(h *history) { h.lost, h.failed = 0, 0 })
+	}
+	return all
+}

@@ -1,0 +1,328 @@
+package session_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/seed-4f96e14b/session"
+	"github.com/seed-4f96e14b/session/internal/redistest"
+)
+
+// The races that users of session libraries report, each at a gate. Their names are
+// what a model test that fails is to be turned into.
+
+// atGate sends the slow request, and when it is about to make its nth call of op,
+// sends the fast one, with the cookie of before.
+func atGate(t *testing.T, options session.Options, op string, n int, slow, fast handler) (slowTab, fastTab *visitor, response *http.Response) {
+	t.Helper()
+	sp := &spy{Store: new(session.MemoryStore)}
+	options.Store = sp
+	slowTab = newVisitor(newManager(t, options))
+	slowTab.get(use(func(s *session.Session) { nameKey.Set(s, "x"); counterKey.Set(s, 0) }))
+	fastTab = slowTab.copy()
+	var calls atomic.Int32
+	passed := false
+	sp.before = func(o, _ string) error {
+		if o == op && int(calls.Add(1)) == n {
+			sp.works()
+			passed = true
+			fastTab.get(fast)
+		}
+		return nil
+	}
+	response = slowTab.get(slow)
+	if !passed {
+		t.Fatalf("the slow request made no call %s number %d", op, n)
+	}
+	return slowTab, fastTab, response
+}
+
+var (
+	renew   = use(func(s *session.Session) { s.Renew() })
+	destroy = use(func(s *session.Session) { s.Destroy() })
+	count   = use(func(s *session.Session) { counterKey.Update(s, increment) })
+	look    = use(func(s *session.Session) { nameKey.Get(s) })
+)
+
+func TestRaceSlowRequestLogout(t *testing.T) {
+	slow, fast, response := atGate(t, session.Options{}, "S", 1, count, destroy)
+	check(t, "status", response.StatusCode, http.StatusOK)
+	check(t, "cookies", len(cookies(response)), 0)
+	check(t, "names", nameOf(slow)+nameOf(fast), "")
+}
+
+func TestRaceSlowRequestRenew(t *testing.T) {
+	slow, fast, response := atGate(t, session.Options{Cookie: session.Cookie{MaxAge: time.Hour}}, "S", 1, count, renew)
+	check(t, "cookies", len(cookies(response)), 0)
+	check(t, "old cookie", nameOf(slow), "")
+	check(t, "new cookie", counterOf(fast), 1)
+}
+
+func TestRaceSlowRenewRequest(t *testing.T) {
+	slow, fast, _ := atGate(t, session.Options{}, "S", 1, renew, count)
+	check(t, "new cookie", counterOf(slow), 1)
+	check(t, "old cookie", nameOf(fast), "")
+}
+
+func TestRaceSlowRenewLogout(t *testing.T) {
+	slow, fast, response := atGate(t, session.Options{}, "S", 1, renew, destroy)
+	check(t, "cookies", len(cookies(response)), 0)
+	check(t, "names", nameOf(slow)+nameOf(fast), "")
+}
+
+func TestRaceSlowLogoutRenew(t *testing.T) {
+	slow, fast, response := atGate(t, session.Options{}, "D", 1, destroy, renew)
+	check(t, "status", response.StatusCode, http.StatusOK)
+	check(t, "names", nameOf(slow)+nameOf(fast), "")
+}
+
+func TestRaceRenewRenew(t *testing.T) {
+	slow, fast, _ := atGate(t, session.Options{}, "S", 1, renew, renew)
+	check(t, "names", nameOf(slow)+nameOf(fast), "xx")
+}
+
+func TestRaceTwoLogins(t *testing.T) {
+	login := func(name string) handler {
+		return use(func(s *session.Session) { s.Regenerate(); nameKey.Set(s, name); roleKey.Set(s, name) })
+	}
+	for _, gate := range []string{"C", "D"} {
+		slow, fast, _ := atGate(t, session.Options{}, gate, 1, login("ada"), login("eve"))
+		for v, want := range map[*visitor]string{slow: "ada", fast: "eve"} {
+			v.get(use(func(s *session.Session) { check(t, "login", nameKey.Get(s)+roleKey.Get(s), want+want) }))
+		}
+	}
+}
+
+// due makes a read move the deadline.
+func due(t *testing.T, op string, slow, fast handler) (slowTab, fastTab *visitor, response *http.Response) {
+	t.Helper()
+	store := new(session.MemoryStore)
+	seed := newVisitor(newManager(t, session.Options{Store: store, Cookie: session.Cookie{MaxAge: shortAge}}))
+	seed.get(use(func(s *session.Session) { nameKey.Set(s, "x"); counterKey.Set(s, 0) }))
+	sp := &spy{Store: store}
+	slowTab = newVisitor(newManager(t, session.Options{Store: sp, Rolling: true, Cookie: session.Cookie{MaxAge: longAge}}))
+	slowTab.jar = seed.jar
+	fastTab = slowTab.copy()
+	sp.onceOn(op, func() error { fastTab.get(fast); return nil })
+	return slowTab, fastTab, slowTab.get(slow)
+}
+
+func TestRaceDeadlineMoveDestroy(t *testing.T) {
+	slow, fast, response := due(t, "S", look, destroy)
+	check(t, "status", response.StatusCode, http.StatusOK)
+	check(t, "cookies", len(cookies(response)), 0)
+	check(t, "names", nameOf(slow)+nameOf(fast), "")
+}
+
+func TestRaceDeadlineMoveSave(t *testing.T) {
+	slow, _, response := due(t, "S", look, count)
+	check(t, "cookies", len(cookies(response)), 0) // the other's save moved it
+	check(t, "counter", counterOf(slow), 1)
+
+	slow, _, _ = due(t, "S", count, look)
+	check(t, "counter", counterOf(slow), 1)
+}
+
+func TestRaceReadOnlyRequestWrite(t *testing.T) {
+	sp := &spy{Store: new(session.MemoryStore)}
+	v := newVisitor(newManager(t, session.Options{Store: sp}))
+	v.get(setName("x"))
+	other := v.copy()
+	sp.took()
+	v.get(use(func(s *session.Session) {
+		nameKey.Get(s)
+		other.get(setName("y"))
+		listKey.Get(s)
+	}))
+	check(t, "calls: the reader writes nothing", sp.took(), "L L S")
+	check(t, "name", nameOf(v), "y")
+}
+
+// 26 requests at once, each with a key of its own: the demonstration that loses most
+// of them with other libraries.
+func TestRace26Keys(t *testing.T) {
+	rounds := 1000
+	m := newManager(t, session.Options{})
+	for range rounds {
+		v := newVisitor(m)
+		v.get(setName("x"))
+		var wg sync.WaitGroup
+		for letter := 'a'; letter <= 'z'; letter++ {
+			tab := v.copy()
+			wg.Go(func() {
+				tab.get(use(func(s *session.Session) { session.Key[int](string(letter)).Set(s, 1) }))
+			})
+		}
+		wg.Wait()
+		kept := 0
+		v.get(use(func(s *session.Session) { kept = len(s.Keys()) - 1 }))
+		if kept != 26 {
+			t.Fatalf("%d of 26 keys were kept", kept)
+		}
+	}
+}
+
+func TestRace100Increments(t *testing.T) {
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		// What is shown is that nothing is lost, not how fast a busy machine is.
+		v := newVisitor(newManager(t, session.Options{Store: store, StoreTimeout: time.Minute}))
+		v.get(use(func(s *session.Session) { counterKey.Set(s, 0) }))
+		var wg sync.WaitGroup
+		for range 100 {
+			tab := v.copy()
+			wg.Go(func() { tab.get(count) })
+		}
+		wg.Wait()
+		check(t, "counter", counterOf(v), 100)
+	})
+}
+
+// A flash message may be shown twice when two requests pop it at once, and is gone
+// after that.
+func TestRaceFlashPoppedTwice(t *testing.T) {
+	shown := 0
+	pop := use(func(s *session.Session) {
+		if _, ok := nameKey.Pop(s); ok {
+			shown++
+		}
+	})
+	slow, fast, _ := atGate(t, session.Options{}, "S", 1, pop, pop)
+	check(t, "shown", shown, 2)
+	check(t, "names", nameOf(slow)+nameOf(fast), "")
+}
+
+// A save that Redis applied, whose reply is lost on the way, and which the client sends
+// again; another request writes in the gap. Nothing is counted twice, and
+// nothing is lost.
+func TestRaceLostReplyOnTheWire(t *testing.T) {
+	addr := redistest.Start(t)
+	proxy := newSwallower(t, addr)
+	direct := redis.NewClient(&redis.Options{Addr: addr})
+	defer direct.Close()
+	through := redis.NewClient(&redis.Options{Addr: proxy.addr, MinRetryBackoff: time.Millisecond, MaxRetryBackoff: time.Millisecond})
+	defer through.Close()
+
+	for name, request := range map[string]struct {
+		command string
+		do      handler
+	}{
+		"change": {"evalsha", count},
+		"renew":  {"evalsha", use(func(s *session.Session) { s.Renew(); counterKey.Update(s, increment) })},
+		"login":  {"set", use(func(s *session.Session) { n := counterKey.Get(s); s.Regenerate(); counterKey.Set(s, n+1) })},
+		"logout": {"del", destroy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: direct}}))
+			v.get(count)
+			v.get(count) // and the script is on the server
+			other := v.copy()
+			v.server = newManager(t, session.Options{Store: &session.RedisStore{Client: through}, StoreTimeout: time.Minute}).Handler(app)
+
+			swallowed := proxy.swallow(request.command, func() {
+				if request.command == "evalsha" {
+					other.get(count) // the gap
+				}
+			})
+			response := v.get(request.do)
+			check(t, "status", response.StatusCode, http.StatusOK)
+			if !swallowed.Load() {
+				t.Fatal("no reply was lost")
+			}
+			// The gap comes after a renewal was applied, so that the other tab has a dead cookie there.
+			want := map[string]int{"change": 4, "renew": 3, "login": 3, "logout": 0}[name]
+			check(t, "counter", counterOf(v), want)
+		})
+	}
+}
+
+// A swallower stands between a client and Redis, and can lose the reply to a command: the
+// server has done it, and the connection breaks.
+type swallower struct {
+	addr string
+	mu   sync.Mutex
+	word []byte
+	gap  func()
+	done *atomic.Bool
+}
+
+func newSwallower(t *testing.T, server string) *swallower {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	s := &swallower{addr: l.Addr().String()}
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go s.serve(client, server)
+		}
+	}()
+	return s
+}
+
+// swallow loses the reply to the next command that has the word in it, and runs gap
+// before the client knows.
+func (s *swallower) swallow(word string, gap func()) *atomic.Bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.word, s.gap, s.done = fmt.Appendf(nil, "\r\n%s\r\n", word), gap, new(atomic.Bool)
+	return s.done
+}
+
+func (s *swallower) serve(client net.Conn, server string) {
+	defer client.Close()
+	upstream, err := net.Dial("tcp", server)
+	if err != nil {
+		return
+	}
+	defer upstream.Close()
+	var lose atomic.Pointer[func()]
+	go func() {
+		defer client.Close()
+		replies := bufio.NewReader(upstream)
+		buffer := make([]byte, 64<<10)
+		for {
+			n, err := replies.Read(buffer)
+			if err != nil {
+				return
+			}
+			if gap := lose.Load(); gap != nil {
+				(*gap)()
+				return
+			}
+			if _, err := client.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+	}()
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := client.Read(buffer)
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		if s.word != nil && bytes.Contains(buffer[:n], s.word) {
+			gap := s.gap
+			lose.Store(&gap)
+			s.word = nil
+			s.done.Store(true)
+		}
+		s.mu.Unlock()
+		if _, err := upstream.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
