@@ -249,6 +249,9 @@ func (sh *memoryShard) has(key string) bool {
 
 func (sh *memoryShard) put(key string, data []byte, now time.Time, ttl time.Duration) {
 	e := memoryEntry{data: append(make([]byte, 0, len(data)), data...), expires: now.UnixMilli() + wholeMilliseconds(ttl).Milliseconds()}
+	if now.Nanosecond()%int(time.Millisecond) > 0 {
+		e.expires++ // so that no record ends early
+	}
 	if len(sh.entries) == 0 {
 		sh.entries = make(map[string]memoryEntry)
 		sh.earliest = e.expires
