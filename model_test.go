@@ -32,8 +32,8 @@ import (
 //     no data of another session;
 //   - what a request was told (a 200) is in the store, or its session has ended;
 //   - what ended is never written again, and what it held is under no other id;
-//   - a cookie that a response sends opens the session; one that was renewed, replaced
-//     or destroyed opens nothing;
+//   - a cookie that a response sends opens the session, and still does when all tabs are
+//     done; one that was renewed, replaced or destroyed opens nothing;
 //   - no session shows a mix of two logins, or lives past its absolute timeout;
 //   - no record is written without a time to live.
 
@@ -176,11 +176,11 @@ func (g *gate) CompareAndSwap(ctx context.Context, key string, old, data []byte,
 func (g *gate) Delete(ctx context.Context, key string) error {
 	g.stop(ctx, "D")
 	err := g.world.store.Delete(ctx, key)
-	g.world.end(key)
+	g.world.deleted(key)
 	return err
 }
 
-func (w *world) end(handle string) {
+func (w *world) deleted(handle string) {
 	w.ended[handle] = true
 	if tag := w.reference[handle]["user"]; tag != "" {
 		w.endedTags[tag] = true
@@ -334,9 +334,21 @@ func runHistory(t testing.TB, store session.Store, h history) (*world, error) {
 	for { // what the schedule leaves undone
 		n := slices.IndexFunc(w.tabs, func(t *tab) bool { return w.canGo(t.number) })
 		if n < 0 {
+			w.end()
 			return w, w.failure
 		}
 		w.goOn(n)
+	}
+}
+
+// end checks that nobody was logged out by a race: the browser's cookie opens its
+// session, unless that has ended.
+func (w *world) end() {
+	cookie := w.jar["sid"]
+	handle := w.handles[cookie]
+	_, there := w.read(handle)
+	if cookie != "" && !w.ended[handle] && (there || !w.slept) && !w.opens(cookie, handle) {
+		w.fail("the browser is left with a cookie that opens nothing, and its session is there")
 	}
 }
 
@@ -661,6 +673,7 @@ func runPath(t *testing.T, h history, path []int) (*world, error) {
 			}
 		}
 		if len(able) == 0 {
+			w.end()
 			return w, w.failure
 		}
 		w.choices = append(w.choices, len(able))
