@@ -628,7 +628,7 @@ func TestEarlyHintsDoNotCommit(t *testing.T) {
 func TestHijack(t *testing.T) {
 	sp := &spy{Store: new(session.MemoryStore)}
 	m := newManager(t, session.Options{Store: sp, Cookie: session.Cookie{Insecure: true}})
-	server := httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		nameKey.Set(s, "x")
 		conn, rw, err := w.(http.Hijacker).Hijack()
@@ -643,7 +643,13 @@ func TestHijack(t *testing.T) {
 		rw.WriteString("\r\n")
 		rw.Flush()
 		counterKey.Set(s, 7) // saved when the handler ends
-	})))
+	}))
+	done := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(done) // the server does not wait for a hijacked connection
+		handler.ServeHTTP(w, r)
+	}))
+	defer server.Close()
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -655,7 +661,7 @@ func TestHijack(t *testing.T) {
 	}
 	io.Copy(io.Discard, conn)
 	conn.Close()
-	server.Close()
+	<-done
 	v := newVisitor(m)
 	v.jar["sid"] = response.Cookies()[0].Value
 	check(t, "name", nameOf(v), "x")
