@@ -531,8 +531,12 @@ func (m *Manager) create(ctx context.Context, i id, next record) (id, stored, er
 		st, err := m.write(ctx, next, nil, func(data []byte, ttl time.Duration) error {
 			return m.options.Store.Create(ctx, i.handle, data, ttl)
 		})
-		if err == nil || errors.Is(err, ErrTooLarge) {
+		switch {
+		case err == nil || errors.Is(err, ErrTooLarge):
 			return i, st, err
+		case errors.Is(err, ErrNotReplicated):
+			m.takeBack(ctx, i.handle)
+			return i, stored{}, err
 		}
 		now, lookErr := m.fetch(ctx, i.handle)
 		switch {
@@ -558,8 +562,11 @@ func (m *Manager) swap(ctx context.Context, handle string, old stored, next reco
 	for attempt := 1; ; attempt++ {
 		marks = append(marks, next.stamp())
 		st, err := m.swapStamped(ctx, handle, old, next)
-		if err == nil || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNotFound) {
+		switch {
+		case err == nil || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNotFound):
 			return st, err
+		case errors.Is(err, ErrNotReplicated):
+			return stored{}, err
 		}
 		if errors.Is(err, ErrConflict) {
 			if err := pause(ctx, attempt); err != nil {

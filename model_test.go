@@ -39,7 +39,7 @@ import (
 
 var (
 	modelAll       = flag.Bool("model.all", false, "every pair of requests in the exhaustive search, not only the chosen ones")
-	modelHistories = flag.Int("model.histories", 5_000, "random histories of three tabs, on the memory store; a tenth of that on Redis")
+	modelHistories = flag.Int("model.histories", 5_000, "random histories of three tabs, on the memory store; a tenth of that on Redis, a fiftieth on a Cluster")
 	modelSeed      = flag.Uint64("model.seed", 1, "seed of the random histories")
 	modelReplay    = flag.String("model.replay", "", "a history to run again, as a failure prints it")
 )
@@ -704,20 +704,23 @@ func TestModelRandom(t *testing.T) {
 	}
 }
 
-// TestModelOnRedis runs such histories, without the passing of time, on a real Redis.
+// TestModelOnRedis runs such histories, without the passing of time, on a real Redis
+// and on a real Redis Cluster.
 func TestModelOnRedis(t *testing.T) {
-	client := redistest.Client(t)
-	n := *modelHistories / 10
-	for i := range n {
-		h := randomHistory(rand.New(rand.NewPCG(*modelSeed+1, uint64(i))), false)
-		store := &session.RedisStore{Client: client, Prefix: fmt.Sprintf("%d:", i)}
-		if w, err := runHistory(t, store, h); err != nil {
-			t.Fatal(explain(w, h, err))
-		}
-		if err := store.Clear(t.Context()); err != nil {
-			t.Fatal(err)
+	onRedis := func(t *testing.T, client session.RedisClient, n int) {
+		for i := range n {
+			h := randomHistory(rand.New(rand.NewPCG(*modelSeed+1, uint64(i))), false)
+			store := &session.RedisStore{Client: client, Prefix: fmt.Sprintf("%d:", i)}
+			if w, err := runHistory(t, store, h); err != nil {
+				t.Fatal(explain(w, h, err))
+			}
+			if err := store.Clear(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
+	t.Run("server", func(t *testing.T) { onRedis(t, redistest.Client(t), *modelHistories/10) })
+	t.Run("cluster", func(t *testing.T) { onRedis(t, redistest.Cluster(t).Client(t), *modelHistories/50) })
 }
 
 var modelActions = []string{

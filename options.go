@@ -11,6 +11,8 @@ import (
 	"reflect"
 	"slices"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // The defaults of [Options].
@@ -147,6 +149,10 @@ func (o *Options) validate() error {
 	case *RedisStore:
 		if store == nil || isNil(store.Client) {
 			refuse("Store is a RedisStore without a Client; give it one, as redis.NewClient(...)")
+		} else if store.WaitReplicas < 0 {
+			refuse("Store is a RedisStore with WaitReplicas %d; use 0 to wait for none", store.WaitReplicas)
+		} else if store.WaitReplicas > 0 && !canWait(store.Client) {
+			refuse("Store is a RedisStore with WaitReplicas, which a %T cannot do; use a redis.Client, ClusterClient or Ring", store.Client)
 		}
 	case *MemoryStore:
 		if store == nil {
@@ -181,6 +187,15 @@ func (o *Options) validate() error {
 		refuse("MaxBytes is %d; it must be positive, or 0 for the default", o.MaxBytes)
 	}
 	return errors.Join(errs...)
+}
+
+// canWait reports whether RedisStore can send a WAIT through the client.
+func canWait(client RedisClient) bool {
+	switch client.(type) {
+	case *redis.Client, *redis.ClusterClient, *redis.Ring:
+		return true
+	}
+	return false
 }
 
 // isNil reports whether the client is nil, or a nil pointer of a client's type.

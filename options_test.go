@@ -40,6 +40,8 @@ func TestNewRefusesBadOptions(t *testing.T) {
 		{"the same secret twice", session.Options{Secrets: []string{secretA, secretB, secretA}}, "Secrets[2] stands in the list"},
 		{"Redis without a client", session.Options{Store: new(session.RedisStore), Secrets: []string{secretA}}, "without a Client"},
 		{"Redis with a nil client", session.Options{Store: &session.RedisStore{Client: (*redis.ClusterClient)(nil)}, Secrets: []string{secretA}}, "without a Client"},
+		{"negative WaitReplicas", session.Options{Store: &session.RedisStore{Client: redisStore.Client, WaitReplicas: -1}, Secrets: []string{secretA}}, "WaitReplicas -1"},
+		{"WaitReplicas with a client that cannot", session.Options{Store: &session.RedisStore{Client: struct{ session.RedisClient }{}, WaitReplicas: 1}, Secrets: []string{secretA}}, "cannot do"},
 		{"nil memory store", session.Options{Store: (*session.MemoryStore)(nil)}, "nil *MemoryStore"},
 		{"negative MaxEntries", session.Options{Store: &session.MemoryStore{MaxEntries: -1}}, "MaxEntries -1"},
 

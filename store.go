@@ -95,6 +95,11 @@ var (
 	// sessions that are all alive.
 	ErrFull = errors.New("session: store is full")
 
+	// ErrNotReplicated is returned by a [RedisStore] with WaitReplicas for a write
+	// that too few replicas have acknowledged. The primary may have the write, but
+	// the request fails: what it would be told may be lost.
+	ErrNotReplicated = errors.New("session: not acknowledged by enough replicas")
+
 	// errTTL is what both stores say to a ttl that is not positive.
 	errTTL = errors.New("session: ttl is not positive")
 )

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"iter"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -21,7 +23,8 @@ import (
 //
 // Promises about sessions hold as far as Redis keeps what it acknowledged.
 // Replication is asynchronous: a failover may lose the last writes, and with
-// them a logout. [Options.AbsoluteTimeout] bounds what such a session is good for.
+// them a logout. [Options.AbsoluteTimeout] bounds what such a session is good for, and
+// WaitReplicas makes it unlikely.
 //
 // A RedisStore is safe for concurrent use. Its fields must not be changed after
 // the first use.
@@ -36,6 +39,26 @@ type RedisStore struct {
 	// Two managers that share a Redis database each need their own, none of which
 	// begins with another: Clear deletes every key that begins with the prefix.
 	Prefix string
+
+	// WaitReplicas is how many replicas have to have a write before it counts as
+	// done: a WAIT goes behind each write, on the same connection. If fewer have
+	// acknowledged it when the time of the call is up, the call fails with
+	// [ErrNotReplicated], although the primary has the write and may go on to
+	// spread it. Zero waits for none; a negative number is an error of [New].
+	//
+	// What it buys: as long as one of the replicas that have a write is the one
+	// that a failover promotes, nothing that was acknowledged is lost, no logout
+	// either. That is certain if all replicas of the primary have it, so with one
+	// replica and 1, or with two and 2; with fewer it is likely, because Redis
+	// promotes the replica that is ahead. It does not make Redis consistent: a
+	// write that failed may still be there later, and a replica that restarts
+	// without a copy on disk has nothing.
+	//
+	// What it costs: each write also takes the way to the replicas and back, and
+	// while fewer of them are connected, every write fails. It needs a
+	// [redis.Client], a [redis.ClusterClient] or a [redis.Ring]: another client is
+	// an error of [New].
+	WaitReplicas int
 }
 
 // RedisClient is what a [RedisStore] calls. Every client of go-redis v9 has it.
@@ -72,6 +95,7 @@ func (s *RedisStore) Load(ctx context.Context, key string) ([]byte, error) {
 		return nil, err
 	}
 	val, err := s.Client.Get(ctx, s.key(key)).Result()
+	s.lookAgain(ctx, err)
 	switch {
 	case errors.Is(err, redis.Nil):
 		return nil, ErrNotFound
@@ -91,11 +115,15 @@ func (s *RedisStore) Create(ctx context.Context, key string, data []byte, ttl ti
 	if ttl <= 0 {
 		return errTTL
 	}
-	created, err := s.Client.SetNX(ctx, s.key(key), data, wholeMilliseconds(ttl)).Result()
+	var created *redis.BoolCmd
+	err := s.write(ctx, s.key(key), func(c RedisClient) redis.Cmder {
+		created = c.SetNX(ctx, s.key(key), data, wholeMilliseconds(ttl))
+		return created
+	})
 	if err != nil {
 		return err
 	}
-	if !created {
+	if !created.Val() {
 		return ErrConflict
 	}
 	return nil
@@ -112,16 +140,27 @@ func (s *RedisStore) CompareAndSwap(ctx context.Context, key string, old, data [
 	}
 	keys := []string{s.key(key)}
 	args := []any{old, data, wholeMilliseconds(ttl).Milliseconds()}
-	swapped, err := s.Client.EvalSha(ctx, swapScriptSHA, keys, args...).Int()
+	var swapped *redis.Cmd
+	err := s.write(ctx, keys[0], func(c RedisClient) redis.Cmder {
+		swapped = c.EvalSha(ctx, swapScriptSHA, keys, args...)
+		return swapped
+	})
 	if errors.Is(err, redis.ErrNoScript) || redis.HasErrorPrefix(err, "NOSCRIPT") {
-		swapped, err = s.Client.Eval(ctx, swapScript, keys, args...).Int()
+		err = s.write(ctx, keys[0], func(c RedisClient) redis.Cmder {
+			swapped = c.Eval(ctx, swapScript, keys, args...)
+			return swapped
+		})
 	}
 	switch {
-	case swapped == 0 && err == nil || redis.HasErrorPrefix(err, "WRONGTYPE"):
+	case redis.HasErrorPrefix(err, "WRONGTYPE"):
 		return ErrConflict
-	default:
+	case err != nil:
 		return err
 	}
+	if n, err := swapped.Int(); n != 0 || err != nil {
+		return err
+	}
+	return ErrConflict
 }
 
 // Delete implements [Store] with DEL.
@@ -129,7 +168,134 @@ func (s *RedisStore) Delete(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.Client.Del(ctx, s.key(key)).Err()
+	return s.write(ctx, s.key(key), func(c RedisClient) redis.Cmder { return c.Del(ctx, s.key(key)) })
+}
+
+// write runs one command that writes to key. With WaitReplicas it returns no error
+// only after as many replicas have all that the primary had done by then. That holds
+// also for a command that changes nothing, such as a repeated DEL: what it repeats
+// may be a write that was done before and not acknowledged.
+func (s *RedisStore) write(ctx context.Context, key string, command func(RedisClient) redis.Cmder) error {
+	if s.WaitReplicas <= 0 {
+		err := command(s.Client).Err()
+		s.lookAgain(ctx, err)
+		return err
+	}
+	node, err := s.primary(ctx, key)
+	if err != nil {
+		return err
+	}
+	cluster, ok := s.Client.(*redis.ClusterClient)
+	if !ok {
+		return s.writeTo(ctx, node, false, command)
+	}
+	// The cluster's own pipeline would send the WAIT, which has no key, to any node.
+	// One on a single node does not follow redirections, so that is done here.
+	ask := false
+	for redirections := 0; ; redirections++ {
+		err := s.writeTo(ctx, node, ask, command)
+		if err == nil {
+			return nil
+		}
+		s.lookAgain(ctx, err)
+		var addr string
+		var moved bool
+		if addr, ask = redis.IsAskError(err); !ask {
+			addr, moved = redis.IsMovedError(err)
+		}
+		if !moved && !ask || redirections == cluster.Options().MaxRedirects {
+			return err
+		}
+		var lookErr error
+		if node, lookErr = masterAt(ctx, cluster, addr); lookErr != nil {
+			return errors.Join(err, lookErr)
+		}
+	}
+}
+
+// lookAgain makes a cluster's client ask anew which node has what, after an error that
+// is no reply: the node may have been replaced, and go-redis itself asks once a minute
+// (https://github.com/redis/go-redis/issues/3979).
+func (s *RedisStore) lookAgain(ctx context.Context, err error) {
+	if _, isReply := errors.AsType[redis.Error](err); err == nil || isReply {
+		return
+	}
+	if cluster, ok := s.Client.(*redis.ClusterClient); ok {
+		cluster.ReloadState(ctx)
+	}
+}
+
+// writeTo sends the command and the WAIT in one pipeline, because WAIT is about what
+// its own connection wrote.
+func (s *RedisStore) writeTo(ctx context.Context, node *redis.Client, asking bool, command func(RedisClient) redis.Cmder) error {
+	timeout := waitTimeout(ctx)
+	if limit := node.Options().ReadTimeout; limit > 0 && limit < timeout+waitSlack {
+		node = node.WithTimeout(timeout + waitSlack)
+	}
+	var written redis.Cmder
+	var wait *redis.Cmd
+	_, err := node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		if asking {
+			pipe.Do(ctx, "ASKING")
+		}
+		written = command(pipe)
+		wait = pipe.Do(ctx, "WAIT", s.WaitReplicas, timeout.Milliseconds())
+		return nil
+	})
+	if _, refused := errors.AsType[redis.Error](written.Err()); refused {
+		return written.Err()
+	}
+	n, waitErr := wait.Int()
+	if err := cmp.Or(written.Err(), err, waitErr); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotReplicated, err)
+	}
+	if n < s.WaitReplicas {
+		return fmt.Errorf("%w: %d, and WaitReplicas is %d", ErrNotReplicated, n, s.WaitReplicas)
+	}
+	return nil
+}
+
+// waitSlack is how much longer than its WAIT a connection lives.
+const waitSlack = time.Second
+
+// waitTimeout returns the time that is left of ctx, rounded up, so that nothing is
+// left when a WAIT gives up: who calls can then not take what the primary has for
+// what the replicas have.
+func waitTimeout(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return DefaultStoreTimeout
+	}
+	return wholeMilliseconds(max(time.Until(deadline), 0) + time.Millisecond)
+}
+
+// primary returns a client for the server that the key belongs to.
+func (s *RedisStore) primary(ctx context.Context, key string) (*redis.Client, error) {
+	switch c := s.Client.(type) {
+	case *redis.Client:
+		return c, nil
+	case *redis.ClusterClient:
+		return c.MasterForKey(ctx, key)
+	case *redis.Ring:
+		return c.GetShardClientForKey(key)
+	}
+	return nil, fmt.Errorf("session: cannot wait for the replicas of a %T: %w", s.Client, errors.ErrUnsupported)
+}
+
+// masterAt returns the cluster's own client for the primary at addr. Listing them
+// makes the cluster's client read anew which of them has what.
+func masterAt(ctx context.Context, cluster *redis.ClusterClient, addr string) (*redis.Client, error) {
+	var found atomic.Pointer[redis.Client]
+	err := cluster.ForEachMaster(ctx, func(_ context.Context, node *redis.Client) error {
+		if node.Options().Addr == addr {
+			found.Store(node)
+		}
+		return nil
+	})
+	if node := found.Load(); node != nil || err != nil {
+		return node, err
+	}
+	return nil, errors.New("session: the client of the cluster does not know that primary yet")
 }
 
 const redisScanCount = 1000

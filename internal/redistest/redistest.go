@@ -18,13 +18,7 @@ import (
 // test. Where redis-server is not installed the test is skipped, but in CI it fails.
 func Start(t testing.TB, args ...string) string {
 	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("redis-server is not installed, and CI skips nothing")
-		}
-		t.Skip("redis-server is not installed (Debian: apt-get install redis-server): skipping what needs a real one")
-	}
+	path := lookPath(t)
 	const attempts = 3 // another process may take the free port first
 	for range attempts {
 		addr := freeAddr(t)
@@ -75,6 +69,19 @@ func start(t testing.TB, path, addr string, args []string) bool {
 		}
 	}
 	return false
+}
+
+// lookPath returns the redis-server that is installed, or skips the test.
+func lookPath(t testing.TB) string {
+	t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("redis-server is not installed, and CI skips nothing")
+		}
+		t.Skip("redis-server is not installed (Debian: apt-get install redis-server): skipping what needs a real one")
+	}
+	return path
 }
 
 func freeAddr(t testing.TB) string {
