@@ -651,6 +651,20 @@ func TestAbsoluteTimeout(t *testing.T) {
 	})
 }
 
+// A shorter timeout ends also the sessions that began under a longer one.
+func TestAbsoluteTimeoutIsShortened(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		store := new(session.MemoryStore)
+		v := newVisitor(newManager(t, session.Options{Store: store}))
+		v.get(setName("x"))
+		time.Sleep(3 * time.Hour)
+		v.server = newManager(t, session.Options{Store: store, AbsoluteTimeout: 4 * time.Hour}).Handler(app)
+		check(t, "an hour before", nameOf(v), "x")
+		v.server = newManager(t, session.Options{Store: store, AbsoluteTimeout: 2 * time.Hour}).Handler(app)
+		check(t, "an hour after", nameOf(v), "")
+	})
+}
+
 // Renew goes on with the session's age, Regenerate begins a new one.
 func TestAgeAcrossRenewals(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

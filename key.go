@@ -1,0 +1,150 @@
+package session
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+)
+
+// A Key names a session value of type T. Declare keys as constants:
+//
+//	const userIDKey session.Key[int64] = "userId"
+//
+// Values are JSON, each key by itself, encoded by encoding/json when they are
+// set and decoded when they are read. No type has to be registered. A value that
+// Get hands out is the caller's own: changing it in place changes nothing in the
+// session until it is Set.
+type Key[T any] string
+
+// Get returns the value, or the zero T if there is none of type T.
+func (k Key[T]) Get(s *Session) T {
+	v, _ := k.Lookup(s)
+	return v
+}
+
+// Lookup returns the value, and reports whether the session has one of type T.
+// JSON null is no value. A stored value that does not decode as a T is left as it
+// is, and logged.
+func (k Key[T]) Lookup(s *Session) (T, bool) {
+	return k.decode(s, s.get(string(k)))
+}
+
+// Has reports what Lookup reports.
+func (k Key[T]) Has(s *Session) bool {
+	_, ok := k.Lookup(s)
+	return ok
+}
+
+// Set stores v. A value that cannot be encoded is an [ErrEncode] of the session
+// (see [Session.Err]) that names the key.
+func (k Key[T]) Set(s *Session, v T) {
+	value, err := k.encode(v)
+	if err != nil {
+		s.reject(err)
+		return
+	}
+	s.change(func(r *record) error {
+		r.set(string(k), value)
+		return nil
+	})
+}
+
+// Update replaces the value by what f makes of it, given the zero T if there is
+// none. It holds under concurrency: increments by many requests at once are all
+// counted.
+//
+// For that f may run several times, also while the response is being committed.
+// It must use its argument only, never the session, the request or the response.
+func (k Key[T]) Update(s *Session, f func(T) T) {
+	update := func(old []byte) ([]byte, error) {
+		v, _, _ := decodeJSON[T](old)
+		return k.encode(f(v))
+	}
+	for range maxUpdates {
+		old := s.get(string(k))
+		if _, _, err := decodeJSON[T](old); err != nil {
+			k.logMismatch(s)
+		}
+		value, err := update(old)
+		if err != nil {
+			s.reject(err)
+			return
+		}
+		done := s.changeIf(string(k), old, value, func(r *record) error {
+			value, err := update(r.get(string(k)))
+			if err == nil {
+				r.set(string(k), value)
+			}
+			return err
+		})
+		if done {
+			return
+		}
+	}
+	s.reject(fmt.Errorf("session: Update of key %q: the value changed %d times while the function ran; does the function change it?", string(k), maxUpdates))
+}
+
+// maxUpdates bounds the turns of an Update whose function changes its own key.
+const maxUpdates = 10_000
+
+// Pop returns what Lookup returns and deletes the key: a flash message. It is no
+// lock; two requests at once may both get the value. A value that is no T stays.
+func (k Key[T]) Pop(s *Session) (T, bool) {
+	for {
+		value := s.get(string(k))
+		v, ok := k.decode(s, value)
+		if value != nil && !ok && !bytes.Equal(value, jsonNull) {
+			return v, false
+		}
+		if s.changeIf(string(k), value, nil, k.remove) {
+			return v, ok
+		}
+	}
+}
+
+// Delete removes the value, if there is one.
+func (k Key[T]) Delete(s *Session) {
+	s.change(k.remove)
+}
+
+func (k Key[T]) remove(r *record) error {
+	r.set(string(k), nil)
+	return nil
+}
+
+func (k Key[T]) encode(v T) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // as JSON.stringify, so that equal values are equal bytes
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("%w under key %q: %w", ErrEncode, string(k), err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+func (k Key[T]) decode(s *Session, value []byte) (T, bool) {
+	v, ok, err := decodeJSON[T](value)
+	if err != nil {
+		k.logMismatch(s)
+	}
+	return v, ok
+}
+
+// logMismatch leaves out the decoder's error, which may quote the value.
+func (k Key[T]) logMismatch(s *Session) {
+	s.manager.log(s.request.Context(), slog.LevelWarn, "session: a stored value is not of its key's type, and counts as absent",
+		slog.String("key", string(k)), slog.String("type", fmt.Sprintf("%T", *new(T))))
+}
+
+var jsonNull = []byte("null")
+
+func decodeJSON[T any](value []byte) (v T, ok bool, err error) {
+	if value == nil || bytes.Equal(value, jsonNull) {
+		return v, false, nil
+	}
+	if err := json.Unmarshal(value, &v); err != nil {
+		return *new(T), false, err
+	}
+	return v, true, nil
+}
