@@ -32,13 +32,14 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.LookupEnv); err != nil {
+	listening := func(url string) { log.Print("listening on ", url) }
+	if err := run(ctx, os.LookupEnv, listening); err != nil {
 		log.Fatal(err)
 	}
 }
 
 // run serves until ctx ends, and then finishes the requests under way.
-func run(ctx context.Context, lookupEnv func(string) (string, bool)) error {
+func run(ctx context.Context, lookupEnv func(string) (string, bool), listening func(url string)) error {
 	options, err := options(lookupEnv)
 	if err != nil {
 		return err
@@ -56,7 +57,7 @@ func run(ctx context.Context, lookupEnv func(string) (string, bool)) error {
 	if err != nil {
 		return err
 	}
-	log.Printf("listening on http://localhost:%d", listener.Addr().(*net.TCPAddr).Port)
+	listening(fmt.Sprintf("http://localhost:%d", listener.Addr().(*net.TCPAddr).Port))
 
 	stopped := make(chan error, 1)
 	go func() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"strings"
@@ -119,7 +118,7 @@ func TestBadConfiguration(t *testing.T) {
 		{env{"PORT": "no port"}, "listen"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		err := run(ctx, tt.env.lookup)
+		err := run(ctx, tt.env.lookup, func(string) {})
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v: error %v, want one with %q", tt.env, err, tt.want)
@@ -137,31 +136,24 @@ func (e env) lookup(name string) (string, bool) {
 // serve runs the program until the test ends, and returns its URL.
 func serve(t *testing.T, env env) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := listener.Addr().String()
-	listener.Close()
-	_, env["PORT"], _ = net.SplitHostPort(addr)
+	env["PORT"] = "0" // any that is free
 	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- run(ctx, env.lookup) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("run: %v", err)
-		}
-	})
-	for range 3000 {
-		if conn, err := net.Dial("tcp", addr); err == nil {
-			conn.Close()
-			return "http://" + addr
-		}
-		time.Sleep(10 * time.Millisecond)
+	listening, done := make(chan string, 1), make(chan error, 1)
+	go func() { done <- run(ctx, env.lookup, func(url string) { listening <- url }) }()
+	t.Cleanup(stop)
+	select {
+	case url := <-listening:
+		t.Cleanup(func() {
+			stop()
+			if err := <-done; err != nil {
+				t.Errorf("run: %v", err)
+			}
+		})
+		return url
+	case err := <-done:
+		t.Fatalf("run: %v", err)
+		return ""
 	}
-	t.Fatal("the service does not listen")
-	return ""
 }
 
 type browser struct {
