@@ -411,8 +411,8 @@ func (s *Session) header(h http.Header) {
 		}
 		setCookie(h, cookie)
 		if m.browserDrops(s.request) {
-			s.say(slog.LevelWarn, "session: a browser drops this secure cookie, because the request came over plain HTTP: "+
-				"use HTTPS, let the proxy that ends TLS send X-Forwarded-Proto: https, or set Cookie.Insecure")
+			s.say(slog.LevelWarn, "session: a browser that sees plain HTTP here drops this secure cookie: use HTTPS or localhost, or set Cookie.Insecure; "+
+				"behind a proxy that ends TLS all is well, and X-Forwarded-Proto: https from it stops this warning")
 		}
 	}
 }

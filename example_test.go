@@ -174,6 +174,50 @@ func ExampleKey_Update() {
 	// 52
 }
 
+// A test of a handler that needs a login puts one before it.
+func ExampleManager_Handler() {
+	profile := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "hello %s", nameKey.Get(session.From(r.Context())))
+	})
+
+	sessions, _ := session.New(session.Options{Secrets: []string{exampleSecret}})
+	loggedIn := sessions.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		nameKey.Set(session.From(r.Context()), "Ada")
+		profile.ServeHTTP(w, r)
+	}))
+	w := httptest.NewRecorder()
+	loggedIn.ServeHTTP(w, httptest.NewRequest("GET", "https://example.com/profile", nil))
+	fmt.Println(w.Body)
+	// Output:
+	// hello Ada
+}
+
+// An administrator lists the sessions, and ends one.
+func ExampleManager_Destroy() {
+	sessions, _ := session.New(session.Options{Secrets: []string{exampleSecret}})
+	get, done := browser(sessions.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if r.URL.Path == "/login" {
+			nameKey.Set(s, "Ada")
+		}
+		fmt.Fprintf(w, "hello %q", nameKey.Get(s))
+	})))
+	defer done()
+	get("/login")
+	ctx := context.Background()
+	for s, err := range sessions.All(ctx) {
+		if err == nil && nameKey.Get(s) == "Ada" {
+			err = sessions.Destroy(ctx, s.ID())
+		}
+		if err != nil {
+			fmt.Println(err)
+		}
+	}
+	fmt.Println(get("/"))
+	// Output:
+	// hello ""
+}
+
 // "Remember me" keeps the session for 30 days, where others end when the browser
 // closes, or after an hour without use.
 func ExampleSession_SetMaxAge() {
@@ -266,6 +310,9 @@ func ExampleKey_incorrect() {
 	mux.HandleFunc("/right", func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		cartKey.Update(s, func(cart map[string]int) map[string]int {
+			if cart == nil {
+				cart = make(map[string]int) // the first thing in it
+			}
 			cart["tea"]++
 			return cart
 		})

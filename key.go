@@ -14,7 +14,8 @@ import (
 // Values are JSON, each key by itself, encoded by encoding/json when they are
 // set and decoded when they are read. No type has to be registered. A value that
 // Get hands out is the caller's own: changing it in place changes nothing in the
-// session until it is Set.
+// session until it is Set. What encoding/json leaves out, as unexported fields, is
+// not stored.
 type Key[T any] string
 
 // Get returns the value, or the zero T if there is none of type T.
@@ -55,7 +56,12 @@ func (k Key[T]) Set(s *Session, v T) {
 // counted.
 //
 // For that f may run several times, also while the response is being committed.
-// It must use its argument only, never the session, the request or the response.
+// It must use its argument only, never the session, the request or the response. An
+// absent map is nil, as anywhere in Go. A value that is no T is replaced, and logged.
+//
+// Until the session is saved, Get shows what this request has counted; another may
+// be counted before it. If the response depends on the result, as the number of
+// a ticket or a coupon that is good once, call [Session.Save] first, then Get.
 func (k Key[T]) Update(s *Session, f func(T) T) {
 	update := func(old []byte) ([]byte, error) {
 		v, _, _ := decodeJSON[T](old)

@@ -42,7 +42,7 @@ func New(options Options) (*Manager, error) {
 	}
 	_, m.inProcess = options.Store.(*MemoryStore)
 	if len(options.Secrets) == 0 {
-		m.log(context.Background(), slog.LevelWarn, "session: no Secrets: signing with a random one, so cookies and sessions end with this process")
+		m.log(context.Background(), slog.LevelInfo, "session: no Secrets: signing with a random one, so cookies and sessions end with this process")
 	}
 	m.options.Secrets = nil
 	return m, nil
@@ -193,7 +193,18 @@ func (m *Manager) Len(ctx context.Context) (int, error) {
 	return counter.Len(ctx)
 }
 
-// Clear ends all sessions of the store, as express-session's store.clear does.
+// Destroy ends a session by its [Session.ID], from outside of its requests, as
+// express-session's store.destroy does: an administrator's, or another of the same
+// user. A request of that session that runs meanwhile saves nothing more. It is no
+// error if there is no such session; the error is an [ErrUnavailable].
+func (m *Manager) Destroy(ctx context.Context, id string) error {
+	ctx, cancel := m.bound(ctx)
+	defer cancel()
+	return m.remove(ctx, id)
+}
+
+// Clear ends all sessions of the store, as express-session's store.clear does. With a
+// [RedisStore] that is every key that begins with its prefix, also another program's.
 // The error is [errors.ErrUnsupported] if the store is no [Clearer].
 func (m *Manager) Clear(ctx context.Context) error {
 	clearer, ok := m.options.Store.(Clearer)
@@ -350,14 +361,12 @@ func (w *responseWriter) fail(err error) {
 	reply.writeStatus()
 }
 
+// log says which handler it was by method and pattern: the path may hold secrets.
 func (w *responseWriter) log(text string, err error) {
-	w.session.logError(text, err)
-}
-
-func (s *Session) logError(text string, err error) {
+	s := w.session
 	s.mu.Lock()
 	defer s.unlock()
-	s.say(slog.LevelError, text, slog.Any("err", err))
+	s.say(slog.LevelError, text, slog.Any("err", err), slog.String("method", w.request.Method), slog.String("pattern", w.request.Pattern))
 }
 
 // An errorWriter sends status if the ErrorHandler sends none.

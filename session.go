@@ -12,7 +12,7 @@
 //		if err != nil {
 //			log.Fatal(err)
 //		}
-//		log.Fatal(http.ListenAndServe(":8080", sessions.Handler(http.HandlerFunc(home))))
+//		log.Fatal(http.ListenAndServe("localhost:8080", sessions.Handler(http.HandlerFunc(home))))
 //	}
 //
 //	func home(w http.ResponseWriter, r *http.Request) {
@@ -26,9 +26,9 @@
 // Logout is final: no interleaving of requests, retries and renewals brings an
 // ended session back.
 //
-// No update is lost: changes to different keys, and [Key.Update]s of one key, are
-// all kept however many requests make them at once. Of two [Key.Set]s of one key
-// the later save wins.
+// No update is lost: changes to different keys, and every [Key.Update] of one key,
+// are all kept however many requests make them at once. If two requests [Key.Set]
+// one key, the later save wins.
 //
 // What the client saw is saved: a response leaves only after what its handler
 // changed is stored. If it cannot be stored, the response is an error instead.
@@ -201,8 +201,9 @@ func (s *Session) Expires() time.Time {
 
 // SetMaxAge gives this session a lifetime of its own, as "remember me" does: the
 // browser keeps the cookie, and the session lives unused, for d rounded up to
-// seconds, but not beyond the absolute timeout. Zero means until the browser
-// closes, whatever [Cookie].MaxAge says, and [Options.IdleTimeout] on the server.
+// seconds, but not beyond the absolute timeout. It takes the place of [Cookie].MaxAge
+// and of [Options.IdleTimeout]. Zero means until the browser closes, whatever MaxAge
+// says, and IdleTimeout on the server.
 // A negative d, or one under a second as JavaScript's milliseconds are, is an
 // error of the session.
 func (s *Session) SetMaxAge(d time.Duration) {
@@ -227,7 +228,8 @@ func (s *Session) SetMaxAge(d time.Duration) {
 // Regenerate begins a new session without data, under a new cookie; the old one is
 // deleted when the new one is saved. Call it at login, before the values of the
 // login are set (OWASP ASVS 7.2.4), and wherever else data must not be carried
-// over. After the first byte of the response it is an [ErrHeaderSent].
+// over. A lifetime of the session's own is not carried over either: call SetMaxAge
+// after Regenerate. After the first byte of the response it is an [ErrHeaderSent].
 func (s *Session) Regenerate() {
 	s.mu.Lock()
 	defer s.unlock()
@@ -279,7 +281,9 @@ func (s *Session) mayReplaceCookie(method string) bool {
 	return true
 }
 
-// Touch counts the request as use of the session, even if nothing is read.
+// Touch counts the request as use of the session, even if nothing is read. What moves
+// the deadline is the save before the first byte: a stream that outlives the idle
+// timeout calls [Session.Save] now and then.
 func (s *Session) Touch() {
 	s.mu.Lock()
 	defer s.unlock()
@@ -414,10 +418,11 @@ var (
 
 	// ErrHeaderSent is the error of a change that needs a cookie after the header
 	// of the response has left without it. Nothing more of the request is saved.
-	ErrHeaderSent = errors.New("session: needs a cookie, but the header is sent; do this before the first write")
+	ErrHeaderSent = errors.New("session: needs a cookie, but the header is sent; do this before WriteHeader, Redirect or the first Write")
 
-	// ErrClosed is the error of a session that is used after its request has ended.
-	ErrClosed = errors.New("session: used after its request ended; copy what a goroutine needs before the handler returns")
+	// ErrClosed is the error of a change to a session after its request has ended, or
+	// to one that [Manager.All] lists.
+	ErrClosed = errors.New("session: its request has ended, or Manager.All lists it, so it cannot change; copy what a goroutine needs before the handler returns, and end others with Manager.Destroy")
 )
 
 // unlock ends a method that holds s.mu, and then logs what it had to say: a

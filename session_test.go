@@ -707,6 +707,33 @@ func TestWhatCountsAsUse(t *testing.T) {
 	}
 }
 
+// Destroy by an administrator is as final as a logout.
+func TestManagerDestroy(t *testing.T) {
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		m := newManager(t, session.Options{Store: store})
+		v, other := newVisitor(m), newVisitor(m)
+		v.get(setName("x"))
+		other.get(setName("y"))
+		response := v.get(use(func(s *session.Session) {
+			nameKey.Set(s, "late")
+			if err := m.Destroy(t.Context(), s.ID()); err != nil {
+				t.Error(err)
+			}
+		}))
+		check(t, "cookies", len(cookies(response)), 0)
+		check(t, "name", nameOf(v), "")
+		check(t, "another's name", nameOf(other), "y")
+		if err := m.Destroy(t.Context(), "nobody's"); err != nil {
+			t.Errorf("of a session that is not there: %v", err)
+		}
+	})
+	sp := &spy{Store: new(session.MemoryStore)}
+	sp.on("D", down)
+	if err := newManager(t, session.Options{Store: sp}).Destroy(t.Context(), "x"); !errors.Is(err, session.ErrUnavailable) {
+		t.Errorf("error %v, want ErrUnavailable", err)
+	}
+}
+
 func TestAllLenClear(t *testing.T) {
 	forEachStore(t, func(t *testing.T, store session.Store) {
 		m := newManager(t, session.Options{Store: store})

@@ -7,7 +7,8 @@
 //	                commas, rotate it. Unset: a random one, with memory only.
 //	REDIS_URL       keeps the sessions in Redis, as redis://localhost:6379/0.
 //	                Unset: in memory.
-//	PORT            listens on this port. Unset: 8080.
+//	PORT            listens on this port of all interfaces. Unset: 8080 of
+//	                localhost alone.
 //	APP_ENV         "development" sends the cookie without Secure, for browsers
 //	                that do not trust http://localhost. Unset: production.
 package main
@@ -48,12 +49,15 @@ func run(ctx context.Context, lookupEnv func(string) (string, bool), listening f
 	if err != nil {
 		return err
 	}
-	port, ok := lookupEnv("PORT")
-	if !ok {
-		port = "8080"
+	addr := "localhost:8080"
+	if port, ok := lookupEnv("PORT"); ok {
+		if port == "" {
+			return errors.New("PORT is set and empty")
+		}
+		addr = ":" + port
 	}
 	server := &http.Server{Handler: newHandler(sessions, demoUsers()), ReadHeaderTimeout: 10 * time.Second}
-	listener, err := net.Listen("tcp", ":"+port)
+	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}

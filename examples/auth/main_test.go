@@ -24,13 +24,14 @@ const (
 )
 
 func TestService(t *testing.T) {
-	// Go's cookie jar keeps secure cookies from http://localhost, so the cookie is
-	// the one of development here.
 	t.Run("memory", func(t *testing.T) {
+		testService(t, env{})
+	})
+	t.Run("development", func(t *testing.T) {
 		testService(t, env{"APP_ENV": "development"})
 	})
 	t.Run("redis", func(t *testing.T) {
-		testService(t, env{"APP_ENV": "development", "SESSION_SECRET": secret, "REDIS_URL": "redis://" + redistest.Start(t) + "/0"})
+		testService(t, env{"SESSION_SECRET": secret, "REDIS_URL": "redis://" + redistest.Start(t) + "/0"})
 	})
 }
 
@@ -116,6 +117,7 @@ func TestBadConfiguration(t *testing.T) {
 		{env{"REDIS_URL": "localhost", "SESSION_SECRET": secret}, "REDIS_URL"},
 		{env{"APP_ENV": "prod"}, "use production or development"},
 		{env{"PORT": "no port"}, "listen"},
+		{env{"PORT": ""}, "PORT is set and empty"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err := run(ctx, tt.env.lookup, func(string) {})
