@@ -40,7 +40,7 @@ func (s *Session) load() {
 	proof := digestOf(s.cookie.id.secret)
 	switch {
 	case err == nil && st.opens(proof):
-		s.phase, s.id, s.proof = found, s.cookie.id, proof
+		s.phase, s.id, s.proof, s.replaces = found, s.cookie.id, proof, st.secrets
 		s.show(st)
 	case err == nil:
 		s.begin()
@@ -124,11 +124,19 @@ func (s *Session) fetch(handle string) (st stored, err error) {
 	return st, err
 }
 
-// outside runs f without s.mu.
+// outside runs f without s.mu. If f panics nobody knows what it has done, so the
+// session has failed also for a handler that recovers.
 func (s *Session) outside(f func()) {
+	returned := false
 	s.mu.Unlock()
-	defer s.mu.Lock()
+	defer func() {
+		s.mu.Lock()
+		if !returned {
+			s.fail(errors.New("session: a panic interrupted a call of the store, or a function given to Update"))
+		}
+	}()
 	f()
+	returned = true
 }
 
 // commit saves what there is to save before the header leaves. The error is that
@@ -140,15 +148,9 @@ func (s *Session) commit() error {
 		return s.fail(err)
 	}
 	defer s.release()
-	saved := false
-	defer func() {
-		if !saved { // a panic, which somebody may recover and answer
-			s.fail(errors.New("session: a panic interrupted the save"))
-		}
-	}()
 	s.committed = true
 	if s.err != nil {
-		saved = true
+		s.recheck()
 		if s.regenerated { // the old session ends although the new one cannot begin
 			if err := s.deleteRetired(); err != nil {
 				s.say(slog.LevelError, "session: the session to be replaced could not be deleted", slog.Any("err", err))
@@ -161,17 +163,24 @@ func (s *Session) commit() error {
 	}
 	before := s.writes
 	s.fail(s.write(false))
-	if s.sendCookie == refreshCookie && s.writes == before {
+	if s.writes == before {
 		s.recheck()
 	}
-	saved = true
 	return s.err
 }
 
-// recheck drops the refresh of the cookie that an earlier Save asked for, if another
-// request has renewed or ended the session since: the browser has a newer one.
+// recheck drops the cookie that an earlier Save asked for, if another request has
+// renewed or ended the session since: the browser may have a newer one. Nobody else
+// has the cookie of a session that this request has made.
 func (s *Session) recheck() {
-	if st, err := s.fetch(s.id.handle); err != nil || !st.opens(s.proof) {
+	if s.sendCookie == keepCookie || !s.cookie.ok || s.cookie.id.handle != s.id.handle {
+		return
+	}
+	st, err := s.fetch(s.id.handle)
+	if errors.Is(err, ErrUnavailable) && s.sendCookie == issueCookie {
+		return // the client has no other
+	}
+	if err != nil || !st.opens(s.proof) {
 		s.sendCookie = keepCookie
 	}
 }
@@ -226,7 +235,8 @@ func (s *Session) write(force bool) error {
 		switch changed := s.renewed || !s.now.sameData(&s.stored.record); {
 		case force || changed || options.Resave && s.writes == 0:
 			return s.swap(changed)
-		case s.used && s.manager.due(&s.stored.record):
+		case s.used && !s.moved && (s.manager.due(&s.stored.record) || s.cookie.old && s.manager.isCapped(&s.stored.record)):
+			s.moved = true
 			s.move()
 		}
 	case stale, ended:
@@ -255,6 +265,7 @@ func (s *Session) create() error {
 		return err
 	}
 	s.id, s.proof = made, digestOf(made.secret)
+	s.replaces = []digest{s.proof}
 	s.regenerated, s.sendCookie = false, issueCookie
 	return s.install(st, n)
 }
@@ -264,11 +275,11 @@ func (s *Session) swap(changed bool) error {
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
 
-	changes, seen, next, renewed := s.changes, s.stored.secrets, s.next, s.renewed
+	changes, replaces, next, renewed := s.changes, s.replaces, s.next, s.renewed
 	renew := func(r *record) {
 		if renewed {
 			r.secrets = append(slices.DeleteFunc(slices.Clone(r.secrets), func(d digest) bool {
-				return slices.Contains(seen, d)
+				return slices.Contains(replaces, d)
 			}), digestOf(next))
 		}
 	}
@@ -299,6 +310,7 @@ func (s *Session) swap(changed bool) error {
 	switch {
 	case renewed:
 		s.id.secret, s.proof, s.renewed = next, digestOf(next), false
+		s.replaces = append(slices.Clone(replaces), s.proof)
 		s.sendCookie = issueCookie
 	case changed && s.manager.cookieMaxAge(&st.record) > 0 || st.maxAge != old.maxAge:
 		s.refreshCookie()
@@ -425,6 +437,7 @@ func (s *Session) clearCookie(h http.Header) {
 }
 
 func setCookie(h http.Header, cookie string) {
+	addVary(h)
 	h.Add("Set-Cookie", cookie)
 	h.Set("Cache-Control", "no-store")
 }

@@ -401,6 +401,61 @@ func TestOvertakenAfterSave(t *testing.T) {
 	}
 }
 
+// The cookie of a renewal that Save stored is not sent over that of a login since.
+func TestOvertakenAfterRenewAndSave(t *testing.T) {
+	for name, after := range map[string]func(s *session.Session){
+		"and no more":       func(s *session.Session) {},
+		"and then an error": func(s *session.Session) { session.Key[chan int]("bad").Set(s, nil) },
+	} {
+		v := newVisitor(newManager(t, session.Options{}))
+		v.get(setName("x"))
+		response := v.get(use(func(s *session.Session) {
+			s.Renew()
+			s.Save()
+			v.get(use(func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "again") }))
+			after(s)
+		}))
+		check(t, name+": cookies", len(cookies(response)), 0)
+		check(t, name+": name", nameOf(v), "again")
+	}
+}
+
+// A second renewal in one request ends its own first one, and not another request's.
+func TestRenewSaveRenew(t *testing.T) {
+	v := newVisitor(newManager(t, session.Options{}))
+	v.get(setName("x"))
+	other := v.copy()
+	v.get(use(func(s *session.Session) {
+		s.Renew()
+		other.get(use(func(s *session.Session) { s.Renew() }))
+		s.Save()
+		s.Renew()
+	}))
+	check(t, "name", nameOf(v), "x")
+	check(t, "the other's name", nameOf(other), "x")
+}
+
+// A store that panics after it has applied a write fails the request, also for a handler
+// that recovers and goes on: the save is not made again.
+func TestPanicAfterTheWrite(t *testing.T) {
+	sp := &spy{Store: new(session.MemoryStore)}
+	v := newVisitor(newManager(t, session.Options{Store: sp}))
+	v.get(use(func(s *session.Session) { counterKey.Set(s, 1) }))
+	first := once()
+	sp.after = func(op, _ string, err error) error {
+		if op == "S" && first() {
+			panic("of the store")
+		}
+		return err
+	}
+	response := v.get(use(func(s *session.Session) {
+		counterKey.Update(s, increment)
+		panics(t, "Save", "of the store", func() { s.Save() })
+	}))
+	check(t, "status", response.StatusCode, http.StatusInternalServerError)
+	check(t, "counter", counterOf(v), 2)
+}
+
 // Reload drops values; a renewal stays asked for.
 func TestRenewThenReload(t *testing.T) {
 	v := newVisitor(newManager(t, session.Options{Cookie: session.Cookie{MaxAge: time.Hour}}))

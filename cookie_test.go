@@ -263,6 +263,20 @@ func TestSecretRotation(t *testing.T) {
 			})
 		})
 	}
+	t.Run("when the deadline can move no more", func(t *testing.T) {
+		inBubble(t, func(t *testing.T) {
+			options := session.Options{Store: new(session.MemoryStore), Cookie: session.Cookie{MaxAge: 30 * 24 * time.Hour}}
+			v := newVisitor(newManager(t, options))
+			v.get(setName("x"))
+			time.Sleep(24 * time.Hour)
+			options.Secrets = []string{secretB, secretA}
+			v.server = newManager(t, options).Handler(app)
+			v.get(use(func(s *session.Session) { nameKey.Get(s) }))
+			options.Secrets = []string{secretB}
+			v.server = newManager(t, options).Handler(app)
+			check(t, "name", nameOf(v), "x")
+		})
+	})
 	t.Run("on a change", func(t *testing.T) {
 		store := new(session.MemoryStore)
 		v := newVisitor(newManager(t, session.Options{Store: store}))

@@ -75,8 +75,17 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		if header := w.Header(); len(header) > 0 {
 			rw.before = header.Clone()
 		}
+		returned := false
 		defer func() { // also after a panic, which drops what was not saved yet
 			s.close()
+			if !returned && !rw.committed {
+				s.header(w.Header()) // of what was saved: somebody outside may recover, and answer
+			}
+			if rw.err != nil { // our answer is complete: a handler that aborts its own aborts nothing
+				if p := recover(); p != nil && p != http.ErrAbortHandler {
+					panic(p)
+				}
+			}
 			if r.MultipartForm == nil { // the server removes the files of the request that it knows
 				r.MultipartForm = rw.request.MultipartForm
 			}
@@ -91,6 +100,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(rw, rw.request)
 		rw.finish()
+		returned = true
 	})
 }
 
@@ -144,7 +154,7 @@ func isSafe(method string) bool {
 
 // All goes through the sessions of the store, in no order, as express-session's
 // store.all does. They can be read, and not changed. The sequence ends with an
-// error if the store fails; the error is [errors.ErrUnsupported] if the store
+// error if the store fails or has a record of a newer version; the error is [errors.ErrUnsupported] if the store
 // is no [KeyLister]. Sessions that end meanwhile, and unreadable records, are
 // left out. Every session costs a call of the store: this is for administration.
 func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
@@ -247,6 +257,15 @@ type responseWriter struct {
 // Unwrap is for http.ResponseController.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// Header returns the header of the response, or after a failed save one that goes
+// nowhere.
+func (w *responseWriter) Header() http.Header {
+	if w.err != nil {
+		return make(http.Header)
+	}
+	return w.ResponseWriter.Header()
+}
+
 // Format implements [fmt.Formatter]: no verb prints the session or the request.
 func (w *responseWriter) Format(f fmt.State, _ rune) { fmt.Fprint(f, "session.responseWriter") }
 
@@ -343,7 +362,7 @@ func (w *responseWriter) finish() {
 func (w *responseWriter) fail(err error) {
 	w.err = err
 	w.log("session: request failed", err)
-	header := w.Header()
+	header := w.ResponseWriter.Header()
 	clear(header)
 	maps.Copy(header, w.before)
 	w.session.header(header)
@@ -353,12 +372,12 @@ func (w *responseWriter) fail(err error) {
 	if errors.Is(err, ErrUnavailable) {
 		reply.status = http.StatusServiceUnavailable
 	}
+	defer reply.writeStatus() // also if the ErrorHandler panics
 	if handler := w.session.manager.options.ErrorHandler; handler != nil {
 		handler(reply, w.request, err)
 	} else {
 		http.Error(reply, http.StatusText(reply.status), reply.status)
 	}
-	reply.writeStatus()
 }
 
 // log says which handler it was by method and pattern: the path may hold secrets.

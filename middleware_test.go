@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -232,7 +234,7 @@ func TestEndOfSessionThatCannotBeRead(t *testing.T) {
 
 // Regenerate creates, then deletes. If it cannot delete, the new session goes again.
 func TestRegenerateFails(t *testing.T) {
-	for op, calls := range map[string]string{"C": "C L", "D": "C D D"} {
+	for op, calls := range map[string]string{"C": "C L D", "D": "C D D"} {
 		t.Run(op, func(t *testing.T) {
 			memory := new(session.MemoryStore)
 			sp := &spy{Store: memory}
@@ -487,6 +489,80 @@ func TestFailureWhileSaving(t *testing.T) {
 	}))
 	check(t, "status", response.StatusCode, http.StatusInternalServerError)
 	check(t, "name", nameOf(v), "x")
+}
+
+// What Save has stored stays the client's also if the handler panics, and a middleware
+// outside answers.
+func TestPanicAfterSave(t *testing.T) {
+	m := newManager(t, session.Options{})
+	v := newVisitor(m)
+	v.get(setName("x"))
+	v.server = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			check(t, "panic", recover(), any("bug"))
+			w.WriteHeader(http.StatusInternalServerError)
+		}()
+		m.Handler(app).ServeHTTP(w, r)
+	})
+	v.get(use(func(s *session.Session) {
+		s.Renew()
+		s.Save()
+		panic("bug")
+	}))
+	v.server = m.Handler(app)
+	check(t, "name", nameOf(v), "x")
+}
+
+// A handler that aborts the response that it could not write does not abort the
+// answer that took its place.
+func TestReverseProxyAsHandler(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
+	defer backend.Close()
+	target, _ := url.Parse(backend.URL)
+	sp := &spy{Store: new(session.MemoryStore)}
+	sp.on("C", down)
+	m := newManager(t, session.Options{Store: sp, SaveUninitialized: true})
+	server := httptest.NewServer(m.Handler(httputil.NewSingleHostReverseProxy(target)))
+	defer server.Close()
+	response, err := http.Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	expectUnavailable(t, "through the proxy", response)
+}
+
+// An ErrorHandler that panics, and a handler that recovers, do not make a success of it.
+func TestErrorHandlerPanics(t *testing.T) {
+	sp := &spy{Store: new(session.MemoryStore)}
+	v := newVisitor(newManager(t, session.Options{Store: sp, ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic("bug") }}))
+	sp.on("C", down)
+	response := v.get(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { recover() }()
+		nameKey.Set(session.From(r.Context()), "x")
+		w.WriteHeader(http.StatusOK)
+	})
+	check(t, "status", response.StatusCode, http.StatusServiceUnavailable)
+}
+
+// A deadline that cannot be moved is tried once.
+func TestDeadlineMoveThatHangs(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sp := &spy{Store: new(session.MemoryStore)}
+		v := newVisitor(newManager(t, session.Options{Store: sp}))
+		v.get(setName("x"))
+		time.Sleep(12 * time.Hour)
+		sp.took()
+		sp.on("S", func() error { time.Sleep(time.Minute); return errDown })
+		start := time.Now()
+		response := v.get(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, nameKey.Get(session.From(r.Context())))
+		})
+		check(t, "status", response.StatusCode, http.StatusOK)
+		check(t, "time", time.Since(start), session.DefaultStoreTimeout)
+		check(t, "calls", sp.took(), "L S")
+		time.Sleep(time.Hour) // until the abandoned call ends
+	})
 }
 
 // The record of a login that failed because the old session could not be deleted in

@@ -434,6 +434,11 @@ func (t *tab) act(s *session.Session, action string) {
 	if action != "regenerate" && action != "destroy" && action != "login" && !r.touched {
 		t.agree(s)
 	}
+	if action == "pause" { // so that others come between the calls of the store too
+		t.event <- "pause"
+		<-t.resume
+		return
+	}
 	set := func(key, value string) {
 		session.Key[string](key).Set(s, value)
 		encoded, _ := json.Marshal(value)
@@ -597,7 +602,7 @@ func TestModel(t *testing.T) {
 var modelRequests = []string{
 	"none", "get", "touch", "set", "name", "same", "update", "pop", "delete", "relogin", "maxage", "browser",
 	"login", "destroy", "regenerate", "renew", "renew,set", "update,save,update", "set,reload,update", "renew,save,name",
-	"renew,reload,set", "login,save,set", "set,destroy", "destroy,login", "save,renew", "update,save,destroy",
+	"renew,save,pause", "login,save,pause", "update,save,pause", "renew,reload,set", "login,save,set", "set,destroy", "destroy,login", "save,renew", "update,save,destroy",
 }
 
 // TestModelExhaustive runs every interleaving of every two of these requests, with and
@@ -606,7 +611,7 @@ func TestModelExhaustive(t *testing.T) {
 	runs := 0
 	pairs, settings := modelRequests, []string{"", "m", "rm", "s"}
 	if !*modelAll {
-		pairs, settings = []string{"get", "update", "login", "destroy", "renew,set", "update,save,update", "set,reload,update"}, []string{"", "rm"}
+		pairs, settings = []string{"get", "update", "login", "destroy", "renew,set", "update,save,pause,update", "renew,save,pause", "set,reload,update"}, []string{"", "rm"}
 	}
 	for _, options := range settings {
 		for _, setup := range []string{"login,name,update", ""} {
@@ -725,7 +730,7 @@ func TestModelOnRedis(t *testing.T) {
 
 var modelActions = []string{
 	"none", "get", "touch", "set", "set", "name", "same", "update", "update", "pop", "delete", "relogin", "renew", "renew",
-	"regenerate", "login", "destroy", "maxage", "browser", "save", "save", "reload",
+	"regenerate", "login", "destroy", "maxage", "browser", "save", "save", "reload", "pause",
 }
 
 func randomHistory(rng *rand.Rand, virtual bool) history {

@@ -110,8 +110,10 @@ func (m *Manager) create(ctx context.Context, i id, next record) (id, stored, er
 		case lookErr == nil && now.hasMark(marks): // applied, and the reply was lost
 			return i, now, nil
 		case !errors.Is(err, ErrConflict):
+			m.takeBack(ctx, i.handle)
 			return i, stored{}, err
 		case errors.Is(lookErr, ErrUnavailable):
+			m.takeBack(ctx, i.handle)
 			return i, stored{}, lookErr
 		}
 		i = newID()
@@ -282,6 +284,11 @@ func (m *Manager) remaining(r *record) time.Duration {
 // moves is how many times at most the deadline of a session that is only read
 // moves within a lifetime.
 const moves = 20
+
+// isCapped reports whether the deadline can move no more, because of the absolute end.
+func (m *Manager) isCapped(r *record) bool {
+	return m.deadline(r, time.Now()) == m.absoluteEnd(r)
+}
 
 func (m *Manager) due(r *record) bool {
 	return m.deadline(r, time.Now())-r.expires >= m.lifetime(r).Milliseconds()/moves

@@ -41,7 +41,7 @@
 // cookie costs no call of the store.
 //
 // It is saved once, before the first byte of the response leaves, and only if its
-// values differ from those stored. If another request changed the session
+// values or its lifetime differ from those stored, or its deadline is due to move. If another request changed the session
 // meanwhile, this request's calls are made again on what is there now. A change
 // after the first byte is saved when the handler returns.
 //
@@ -70,7 +70,8 @@
 // # Responses
 //
 // With a Set-Cookie goes Cache-Control: no-store, and a response for which the
-// session was looked at has Vary: Cookie. An untouched request gets neither.
+// session was looked at has Vary: Cookie. An untouched request gets neither, unless
+// the options send a cookie with it.
 package session
 
 import (
@@ -87,8 +88,8 @@ import (
 // A Session is the session of one request. Handlers get it by [From], and pass
 // it to the methods of a [Key].
 //
-// It is safe for concurrent use, and ends with its request: later calls change
-// nothing, and [Session.Err] says so. No lock is held while the store, a function
+// It is safe for concurrent use, and ends with its request: later changes have no
+// effect, and [Session.Err] says so. No lock is held while the store, a function
 // given to [Key.Update], a logger or anything else that is not ours runs.
 type Session struct {
 	manager *Manager
@@ -112,7 +113,9 @@ type Session struct {
 	regenerated bool     // save now even if it is empty
 	retired     []string // handles to delete when the session is saved or destroyed
 	writes      int      // how many times it was saved in this request
+	replaces    []digest // the secrets that a renewal by this request ends
 	used        bool     // the deadline is to move
+	moved       bool     // that has been tried
 	looked      bool     // the handler looked: Vary: Cookie
 	sendCookie  cookieState
 
@@ -247,8 +250,9 @@ func (s *Session) Regenerate() {
 // when the response leaves, and values and [Session.ID] stay. Two renewals at once
 // leave both new cookies valid, so at login, where the old cookie may be an
 // attacker's, call [Session.Regenerate] instead. After the first byte of the
-// response it is an [ErrHeaderSent]. A response that never arrives leaves the
-// client with the dead cookie: it is anonymous, and can log in again.
+// response it is an [ErrHeaderSent]. If the response never arrives, or is an error
+// because the store applied the renewal and did not say so in time, the client is
+// left with the dead cookie: it is anonymous, and can log in again.
 func (s *Session) Renew() {
 	s.mu.Lock()
 	defer s.unlock()
@@ -291,8 +295,9 @@ func (s *Session) Touch() {
 }
 
 // Destroy ends the session: it deletes the record now, and the cookie with the
-// response. It does so also where the session could not be read. A Set after it
-// is an [ErrDestroyed] unless Regenerate comes first.
+// response. It does so also where the session could not be read, if the handler
+// runs at all: with a method that is not safe it does not, in an outage. A Set after
+// it is an [ErrDestroyed] unless Regenerate comes first.
 //
 // The error is an [ErrUnavailable], and sticky: a logout that failed is never
 // answered as if it had worked. A second Destroy is no error.
@@ -468,7 +473,7 @@ func (s *Session) acquire() error {
 		s.busy = true
 		return nil
 	}
-	timeout := time.NewTimer(turns * s.manager.options.StoreTimeout)
+	timeout := time.NewTimer(turns * min(s.manager.options.StoreTimeout, never/turns))
 	defer timeout.Stop()
 	for s.busy {
 		if s.freed == nil {
@@ -541,11 +546,14 @@ func (s *Session) apply(c change) bool {
 		return false
 	}
 	s.open()
-	if s.phase == destroyed {
-		s.fail(ErrDestroyed)
+	if s.fail(c(&s.now)) != nil {
 		return false
 	}
-	if s.fail(c(&s.now)) != nil {
+	if s.phase == destroyed {
+		if len(s.now.values) > 0 || s.now.maxAge != 0 { // not what deletes nothing, as a look for a flash
+			s.drop()
+			s.fail(ErrDestroyed)
+		}
 		return false
 	}
 	s.changes = append(s.changes, c)

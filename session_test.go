@@ -366,6 +366,20 @@ func TestSetAfterDestroy(t *testing.T) {
 	check(t, "after Destroy and Regenerate", nameOf(v), "z")
 }
 
+// A look for a flash message after a logout is no change.
+func TestPopAfterDestroy(t *testing.T) {
+	v := newVisitor(newManager(t, session.Options{}))
+	v.get(setName("x"))
+	response := v.get(use(func(s *session.Session) {
+		s.Destroy()
+		if _, ok := nameKey.Pop(s); ok {
+			t.Error("popped a value of a destroyed session")
+		}
+		counterKey.Delete(s)
+	}))
+	check(t, "status", response.StatusCode, http.StatusOK)
+}
+
 func TestReload(t *testing.T) {
 	v := newVisitor(newManager(t, session.Options{}))
 	v.get(setName("first"))
@@ -574,7 +588,7 @@ func TestSetMaxAge(t *testing.T) {
 
 // "For ever" is until the absolute timeout, or as long as can be said.
 func TestLongestLifetimes(t *testing.T) {
-	for _, options := range []session.Options{{}, {AbsoluteTimeout: -1}, {AbsoluteTimeout: -1, IdleTimeout: math.MaxInt64 / time.Second * time.Second}} {
+	for _, options := range []session.Options{{}, {StoreTimeout: math.MaxInt64}, {AbsoluteTimeout: -1}, {AbsoluteTimeout: -1, IdleTimeout: math.MaxInt64 / time.Second * time.Second}} {
 		for _, d := range []time.Duration{math.MaxInt64, math.MaxInt64 - 1e9, 100 * 365 * 24 * time.Hour} {
 			v := newVisitor(newManager(t, options))
 			response := v.get(use(func(s *session.Session) { nameKey.Set(s, "x"); s.SetMaxAge(d) }))

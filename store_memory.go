@@ -24,7 +24,8 @@ import (
 type MemoryStore struct {
 	// MaxEntries is the most sessions that the store holds. At that number
 	// [MemoryStore.Create] fails with [ErrFull], and the sessions that are there
-	// go on: a live session is never thrown out to make room. Zero means no
+	// go on: a live session is never thrown out to make room. A session counts until
+	// a minute after its deadline, as long as a Manager has it kept. Zero means no
 	// limit; a negative value is an error of [New]. It must not be changed after
 	// the first use.
 	MaxEntries int
