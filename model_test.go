@@ -38,8 +38,8 @@ import (
 //   - no record is written without a time to live.
 
 var (
-	modelAll       = flag.Bool("model.all", false, "every pair of requests in the exhaustive search, not only the chosen ones")
-	modelHistories = flag.Int("model.histories", 5_000, "random histories of three tabs, on the memory store; a tenth of that on Redis, a fiftieth on a Cluster")
+	modelAll       = flag.Bool("model.all", false, "every pair of requests in the exhaustive search, and every lost reply")
+	modelHistories = flag.Int("model.histories", 2_000, "random histories of three tabs, on the memory store; a tenth of that on Redis, a fiftieth on a Cluster")
 	modelSeed      = flag.Uint64("model.seed", 1, "seed of the random histories")
 	modelReplay    = flag.String("model.replay", "", "a history to run again, as a failure prints it")
 )
@@ -606,18 +606,20 @@ var modelRequests = []string{
 }
 
 // TestModelExhaustive runs every interleaving of every two of these requests, with and
-// without the loss of each reply, from an anonymous browser and one that is logged in.
+// without the loss of each reply, from an anonymous browser and one that is logged in:
+// all with -model.all, else a choice.
 func TestModelExhaustive(t *testing.T) {
 	runs := 0
-	pairs, settings := modelRequests, []string{"", "m", "rm", "s"}
+	pairs, settings, replies := modelRequests, []string{"", "m", "rm", "s"}, 3
 	if !*modelAll {
+		replies = 1
 		pairs, settings = []string{"get", "update", "login", "destroy", "renew,set", "update,save,pause,update", "renew,save,pause", "set,reload,update"}, []string{"", "rm"}
 	}
 	for _, options := range settings {
 		for _, setup := range []string{"login,name,update", ""} {
 			for i, a := range pairs {
 				for _, b := range pairs[i:] {
-					for lost := range 4 {
+					for lost := range replies + 1 {
 						runs += everyInterleaving(t, history{options: options, setup: setup, tabs: [][]string{{a}, {b}}, lost: lost})
 						if t.Failed() {
 							return
