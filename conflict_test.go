@@ -530,6 +530,18 @@ func TestDeadlineWhileTheRequestRuns(t *testing.T) {
 			})
 		}
 	}
+	// Unless another request has moved the deadline meanwhile.
+	inBubble(t, func(t *testing.T) {
+		v := newVisitor(newManager(t, session.Options{IdleTimeout: time.Minute}))
+		v.get(setName("x"))
+		other := v.copy()
+		v.get(use(func(s *session.Session) {
+			counterKey.Update(s, increment)
+			other.get(use(func(s *session.Session) { s.SetMaxAge(time.Hour) }))
+			time.Sleep(2 * time.Minute)
+		}))
+		check(t, "counter", counterOf(v), 1)
+	})
 	// A session that begins in such a request begins with its save.
 	inBubble(t, func(t *testing.T) {
 		v := newVisitor(newManager(t, session.Options{AbsoluteTimeout: time.Minute}))

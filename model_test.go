@@ -73,7 +73,11 @@ func parseHistory(text string) (h history, err error) {
 			h.setup = value
 		case "tabs":
 			for tab := range strings.SplitSeq(value, "|") {
-				h.tabs = append(h.tabs, strings.Split(tab, ";"))
+				var requests []string
+				if tab != "" {
+					requests = strings.Split(tab, ";")
+				}
+				h.tabs = append(h.tabs, requests)
 			}
 		case "schedule":
 			h.schedule = strings.Split(value, ",")

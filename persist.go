@@ -167,8 +167,8 @@ func (m *Manager) swapOnce(ctx context.Context, handle string, old stored, next 
 }
 
 func (m *Manager) swapStamped(ctx context.Context, handle string, old stored, next record) (stored, error) {
-	if m.hasEnded(&old.record) { // while the request ran; the store keeps it a little longer
-		return stored{}, ErrNotFound
+	if m.hasEnded(&old.record) { // while the request ran, unless another request has moved its deadline
+		return stored{}, ErrConflict
 	}
 	return m.write(ctx, next, &old.record, func(data []byte, ttl time.Duration) error {
 		return m.options.Store.CompareAndSwap(ctx, handle, old.raw, data, ttl)
