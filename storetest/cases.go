@@ -394,7 +394,7 @@ var aliasCases = []testCase{
 		if err := first(errA, errB); err != nil {
 			return err
 		}
-		_ = append(a, "XXXXXXXX"...)
+		_ = append(a, "overwritten"...)
 		if string(b) != "w" {
 			return errors.New("appending to what one Load returned changes what another did")
 		}
