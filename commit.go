@@ -3,12 +3,13 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
 // The methods of Session in this file are called with s.mu held, and give it up
@@ -36,20 +37,20 @@ func (s *Session) load() {
 		s.begin()
 		return
 	}
-	st, err := s.fetch(s.cookie.id.handle)
-	proof := digestOf(s.cookie.id.secret)
+	st, err := s.fetch(s.cookie.id.Handle)
+	proof := wire.DigestOf(s.cookie.id.Secret)
 	switch {
-	case err == nil && st.opens(proof):
-		s.phase, s.id, s.proof, s.replaces = found, s.cookie.id, proof, st.secrets
+	case err == nil && st.Opens(proof):
+		s.phase, s.id, s.proof, s.replaces = found, s.cookie.id, proof, st.Secrets
 		s.show(st)
 	case err == nil:
 		s.begin()
 		s.phase = stale
 		s.say(slog.LevelInfo, "session: the cookie has been replaced by a renewal; the request is anonymous",
-			slog.String("session", s.cookie.id.handle))
+			slog.String("session", s.manager.codec.LogHandle(s.cookie.id.Handle)))
 	default:
 		s.begin()
-		s.miss(s.cookie.id.handle, err)
+		s.miss(s.cookie.id.Handle, err)
 	}
 }
 
@@ -60,7 +61,7 @@ func (s *Session) miss(handle string, err error) {
 	case errors.Is(err, ErrNotFound):
 	case errors.Is(err, ErrUnreadable):
 		s.say(slog.LevelWarn, "session: the stored record is unreadable, and left alone; the request is anonymous",
-			slog.String("session", handle), slog.Any("err", err))
+			slog.String("session", s.manager.codec.LogHandle(handle)), slog.Any("err", err))
 	default:
 		s.fail(err)
 	}
@@ -69,7 +70,7 @@ func (s *Session) miss(handle string, err error) {
 // readCookie looks at the request's cookies, once.
 func (s *Session) readCookie() {
 	if s.cookie == nil {
-		c := s.manager.signer.read(s.request)
+		c := s.manager.present(s.request)
 		s.cookie = &c
 	}
 }
@@ -77,30 +78,30 @@ func (s *Session) readCookie() {
 // begin makes the session one that is in no store.
 func (s *Session) begin() {
 	now := time.Now()
-	s.phase, s.id, s.stored, s.changes = fresh, id{}, stored{}, nil
-	s.renewed, s.writes, s.sendCookie = false, 0, keepCookie
-	s.now = record{created: now.UnixMilli()}
-	s.now.expires = s.manager.deadline(&s.now, now)
+	s.phase, s.id, s.stored, s.changes = fresh, wire.ID{}, stored{}, nil
+	s.renewed, s.made, s.writes, s.sendCookie = false, false, 0, keepCookie
+	s.now = s.manager.codec.NewRecord(now)
+	s.now.Expires = s.manager.deadline(&s.now, now)
 }
 
 // needID gives a new session its id: late, because most anonymous requests need none.
 func (s *Session) needID() {
-	if s.id.handle == "" {
-		s.id = newID()
+	if s.id.Handle == "" {
+		s.id = s.manager.codec.NewID()
 	}
 }
 
 // show makes st what the handler sees.
 func (s *Session) show(st stored) {
 	s.stored, s.changes = st, nil
-	s.now = s.stored.copy()
+	s.now = s.stored.Copy()
 }
 
 // reload reads the session again.
 func (s *Session) reload() error {
-	st, err := s.fetch(s.id.handle)
+	st, err := s.fetch(s.id.Handle)
 	switch {
-	case err == nil && st.opens(s.proof):
+	case err == nil && st.Opens(s.proof):
 		s.show(st)
 		return nil
 	case err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
@@ -113,7 +114,9 @@ func (s *Session) reload() error {
 // drop forgets what the request changed.
 func (s *Session) drop() {
 	s.changes, s.renewed = nil, false
-	s.now = record{created: s.now.created, expires: s.now.expires}
+	created, expires := s.now.Created, s.now.Expires
+	s.now = s.manager.codec.NewRecord(time.UnixMilli(created))
+	s.now.Expires = expires
 }
 
 // fetch asks the store for one record.
@@ -173,14 +176,14 @@ func (s *Session) commit() error {
 // renewed or ended the session since: the browser may have a newer one. Nobody else
 // has the cookie of a session that this request has made.
 func (s *Session) recheck() {
-	if s.sendCookie == keepCookie || !s.cookie.ok || s.cookie.id.handle != s.id.handle {
+	if s.sendCookie == keepCookie || s.made {
 		return
 	}
-	st, err := s.fetch(s.id.handle)
+	st, err := s.fetch(s.id.Handle)
 	if errors.Is(err, ErrUnavailable) && s.sendCookie == issueCookie {
 		return // the client has no other
 	}
-	if err != nil || !st.opens(s.proof) {
+	if err != nil || !st.Opens(s.proof) {
 		s.sendCookie = keepCookie
 	}
 }
@@ -206,7 +209,7 @@ func (s *Session) finish() error {
 	}
 	defer s.release()
 	if s.phase == fresh {
-		if len(s.changes) > 0 && len(s.now.values) > 0 {
+		if len(s.changes) > 0 && len(s.now.Values()) > 0 {
 			return s.fail(ErrHeaderSent)
 		}
 		return nil
@@ -228,14 +231,14 @@ func (s *Session) write(force bool) error {
 	options := &s.manager.options
 	switch s.phase {
 	case fresh:
-		if force || s.regenerated || options.SaveUninitialized || len(s.now.values) > 0 {
+		if force || s.regenerated || options.SaveUninitialized || len(s.now.Values()) > 0 {
 			return s.create()
 		}
 	case found:
-		switch changed := s.renewed || !s.now.sameData(&s.stored.record); {
+		switch changed := s.renewed || !s.now.SameData(&s.stored.Record); {
 		case force || changed || options.Resave && s.writes == 0:
 			return s.swap(changed)
-		case s.used && !s.moved && (s.manager.due(&s.stored.record) || s.cookie.old && s.manager.isCapped(&s.stored.record)):
+		case s.used && !s.moved && !options.DisableTouch && (s.manager.due(&s.stored.Record) || s.cookie.old && s.manager.isCapped(&s.stored.Record)):
 			s.moved = true
 			s.move()
 		}
@@ -253,7 +256,7 @@ func (s *Session) create() error {
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
 	s.needID()
-	made, next, n := s.id, s.now.copy(), len(s.changes)
+	made, next, n := s.id, s.now.Copy(), len(s.changes)
 	var st stored
 	var err error
 	s.outside(func() { made, st, err = s.manager.create(ctx, made, next) })
@@ -261,12 +264,12 @@ func (s *Session) create() error {
 		return err
 	}
 	if err := s.deleteRetiredWithin(ctx); err != nil {
-		s.outside(func() { s.manager.takeBack(ctx, made.handle) })
+		s.outside(func() { s.manager.takeBack(ctx, made.Handle) })
 		return err
 	}
-	s.id, s.proof = made, digestOf(made.secret)
-	s.replaces = []digest{s.proof}
-	s.regenerated, s.sendCookie = false, issueCookie
+	s.id, s.proof = made, wire.DigestOf(made.Secret)
+	s.replaces = []wire.Digest{s.proof}
+	s.regenerated, s.made, s.sendCookie = false, true, issueCookie
 	return s.install(st, n)
 }
 
@@ -275,15 +278,14 @@ func (s *Session) swap(changed bool) error {
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
 
+	codec := s.manager.codec
 	changes, replaces, next, renewed := s.changes, s.replaces, s.next, s.renewed
-	renew := func(r *record) {
+	renew := func(r *wire.Record) {
 		if renewed {
-			r.secrets = append(slices.DeleteFunc(slices.Clone(r.secrets), func(d digest) bool {
-				return slices.Contains(replaces, d)
-			}), digestOf(next))
+			codec.Renew(r, replaces, next)
 		}
 	}
-	replay := func(r *record) error {
+	replay := func(r *wire.Record) error {
 		renew(r)
 		for _, c := range changes {
 			if err := c(r); err != nil {
@@ -292,12 +294,17 @@ func (s *Session) swap(changed bool) error {
 		}
 		return nil
 	}
-	handle, old, r := s.id.handle, s.stored, s.now.copy()
+	old, r := s.stored, s.now.Copy()
 	renew(&r)
 
 	var st stored
 	var err error
-	s.outside(func() { st, err = s.manager.swap(ctx, handle, old, r, replay) })
+	s.outside(func() {
+		st, err = s.manager.swap(ctx, old, r, replay)
+		if err == nil && renewed {
+			next, st, err = s.manager.settle(ctx, next, st)
+		}
+	})
 	switch {
 	case errors.Is(err, ErrNotFound):
 		s.phase = ended
@@ -309,10 +316,10 @@ func (s *Session) swap(changed bool) error {
 	}
 	switch {
 	case renewed:
-		s.id.secret, s.proof, s.renewed = next, digestOf(next), false
+		s.id, s.proof, s.renewed = next, wire.DigestOf(next.Secret), false
 		s.replaces = append(slices.Clone(replaces), s.proof)
 		s.sendCookie = issueCookie
-	case changed && s.manager.cookieMaxAge(&st.record) > 0 || st.maxAge != old.maxAge:
+	case changed && s.manager.cookieMaxAge(&st.Record) > 0 || st.MaxAge != old.MaxAge:
 		s.refreshCookie()
 	default:
 		s.refreshIfMoved()
@@ -325,10 +332,10 @@ func (s *Session) swap(changed bool) error {
 func (s *Session) move() {
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
-	handle, old, next, n := s.id.handle, s.stored, s.stored.copy(), len(s.changes)
+	old, next, n := s.stored, s.stored.Copy(), len(s.changes)
 	var st stored
 	var err error
-	s.outside(func() { st, err = s.manager.swapOnce(ctx, handle, old, next) })
+	s.outside(func() { st, err = s.manager.swapOnce(ctx, old, next) })
 	if err != nil {
 		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
 			s.say(slog.LevelWarn, "session: the deadline could not be moved", slog.Any("err", err))
@@ -355,7 +362,7 @@ func (s *Session) install(st stored, n int) error {
 	s.phase, s.stored = found, st
 	s.writes++
 	s.changes = s.changes[n:]
-	now := s.stored.copy()
+	now := s.stored.Copy()
 	for done := 0; done < len(s.changes); done++ {
 		var err error
 		c := s.changes[done]
@@ -379,10 +386,10 @@ func (s *Session) retire() {
 		}
 	}
 	if s.phase == found {
-		add(s.id.handle)
+		add(s.id.Handle)
 	}
 	if s.cookie.ok {
-		add(s.cookie.id.handle)
+		add(s.cookie.id.Handle)
 	}
 }
 
@@ -413,16 +420,12 @@ func (s *Session) header(h http.Header) {
 	switch {
 	case s.phase == destroyed:
 		s.clearCookie(h)
-	case s.sendCookie != keepCookie && s.phase == found && s.stored.opens(s.proof):
+	case s.sendCookie != keepCookie && s.phase == found && s.stored.Opens(s.proof):
 		s.sendCookie = keepCookie
 		m := s.manager
-		cookie, err := m.cookie(s.id, m.cookieMaxAge(&s.stored.record), m.remaining(&s.stored.record))
-		if err != nil {
-			s.fail(fmt.Errorf("session: sign: %w", err))
-			return
-		}
+		cookie, secure := m.codec.SetCookie(s.id, &s.stored.Record, m.cookieLife(&s.stored.Record))
 		setCookie(h, cookie)
-		if m.browserDrops(s.request) {
+		if m.browserDrops(s.request, secure) {
 			s.say(slog.LevelWarn, "session: a browser that sees plain HTTP here drops this secure cookie: use HTTPS or localhost, or set Cookie.Insecure; "+
 				"behind a proxy that ends TLS all is well, and X-Forwarded-Proto: https from it stops this warning")
 		}
@@ -432,7 +435,7 @@ func (s *Session) header(h http.Header) {
 // clearCookie makes the browser forget the cookie of a destroyed session.
 func (s *Session) clearCookie(h http.Header) {
 	if s.cookie.any {
-		setCookie(h, s.manager.deletionCookie())
+		setCookie(h, s.manager.codec.DeleteCookie(nil))
 	}
 }
 

@@ -2,16 +2,13 @@ package session
 
 import (
 	"cmp"
-	"crypto/rand"
-	"encoding/base64"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
 	"time"
 
-	"github.com/gorilla/securecookie"
+	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
 // Cookie configures the cookie that carries a session's id. Its zero value sends
@@ -40,6 +37,8 @@ type Cookie struct {
 
 	// SameSite says whether requests from other sites carry the cookie: Lax, Strict
 	// or None of package net/http. Zero means Lax. None needs a secure cookie.
+	// [http.SameSiteDefaultMode] sends no such attribute, as express-session does by
+	// default: Chromium then takes the cookie for Lax, and others for None.
 	SameSite http.SameSite
 
 	// Partitioned keeps a cookie jar for each top-level site (CHIPS).
@@ -128,7 +127,7 @@ func (c *Cookie) validate() []error {
 		refuse("Domain is the address %s; leave it empty for a cookie of this host", c.Domain)
 	}
 	switch c.SameSite {
-	case 0, http.SameSiteLaxMode, http.SameSiteStrictMode:
+	case 0, http.SameSiteDefaultMode, http.SameSiteLaxMode, http.SameSiteStrictMode:
 	case http.SameSiteNoneMode:
 		if c.Insecure {
 			refuse("SameSite is None; browsers accept that from secure cookies only, so leave Insecure out")
@@ -160,103 +159,26 @@ func wholeSeconds(d time.Duration) error {
 	return fmt.Errorf("is %v; it must be whole seconds, written as 24*time.Hour", d)
 }
 
-// An id is what a cookie carries: the handle, which is the store's key and may be
-// known, and the secret, which opens the record under it.
-type id struct {
-	handle string
-	secret [secretSize]byte
-}
-
-const (
-	handleSize = 16
-	secretSize = 16
-	// maxIDLength bounds a signed id: base64 of a time, the id in base64 and the MAC.
-	maxIDLength = 128
-)
-
-// newID returns an id that nobody else has: 256 bits of crypto/rand, which
-// crashes the program rather than return anything else.
-func newID() id {
-	var b [handleSize]byte
-	rand.Read(b[:])
-	return id{base64.RawURLEncoding.EncodeToString(b[:]), newSecret()}
-}
-
-// isHandle reports whether newID may have made the handle.
-func isHandle(handle string) bool {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(handle)
-	return err == nil && len(b) == handleSize
-}
-
-func newSecret() (secret [secretSize]byte) {
-	rand.Read(secret[:])
-	return secret
-}
-
-// A signer signs ids, and verifies what comes back. The cookie's name is part of
-// what is signed.
-type signer struct {
-	name   string
-	codecs []*securecookie.SecureCookie // the first signs, all verify
-}
-
-func newSigner(name string, secrets [][]byte) *signer {
-	s := &signer{name: name}
-	for _, secret := range secrets {
-		// No block key: the id is random, so there is nothing to hide. MaxAge 0:
-		// the record decides how long a session lives, not the time of signing.
-		s.codecs = append(s.codecs, securecookie.New(secret, nil).
-			SetSerializer(securecookie.NopEncoder{}).MaxAge(0).MaxLength(maxIDLength))
+// roundUp returns d in whole seconds.
+func roundUp(d time.Duration) time.Duration {
+	if rest := d % time.Second; rest > 0 && d <= never-time.Second {
+		d += time.Second - rest
 	}
-	return s
-}
-
-// sign returns the cookie value for an id.
-func (s *signer) sign(i id) (string, error) {
-	handle, err := base64.RawURLEncoding.DecodeString(i.handle)
-	if err != nil {
-		return "", errors.New("malformed session handle")
-	}
-	return s.codecs[0].Encode(s.name, append(handle, i.secret[:]...))
-}
-
-// verify returns the id in a cookie value if it carries a good signature, and
-// reports whether that is by an older secret than the one that signs now.
-func (s *signer) verify(value string) (i id, old, ok bool) {
-	// securecookie's base64 ignores the unused bits of the last letter. Ours does
-	// not, so that one cookie has one spelling.
-	if len(value) > maxIDLength {
-		return id{}, false, false
-	}
-	if _, err := base64.URLEncoding.Strict().DecodeString(value); err != nil {
-		return id{}, false, false
-	}
-	for n, codec := range s.codecs {
-		var b []byte
-		if codec.Decode(s.name, value, &b) != nil || len(b) != handleSize+secretSize {
-			continue
-		}
-		i.handle = base64.RawURLEncoding.EncodeToString(b[:handleSize])
-		copy(i.secret[:], b[handleSize:])
-		return i, n > 0, true
-	}
-	return id{}, false, false
+	return d.Truncate(time.Second)
 }
 
 // maxCandidates bounds the work for a request that brings many cookies of our name.
 const maxCandidates = 8
 
-// read returns the id in the first of the request's cookies that verifies.
-func (s *signer) read(r *http.Request) (c presented) {
-	candidates := 0
-	for _, cookie := range r.CookiesNamed(s.name) {
+// present returns the id in the first of the request's cookies that verifies.
+func (m *Manager) present(r *http.Request) (c presented) {
+	for i, cookie := range r.CookiesNamed(m.cookieName) {
 		c.any = true
-		if cookie.Quoted || candidates == maxCandidates {
-			continue
+		if i == maxCandidates {
+			break
 		}
-		candidates++
-		if c.id, c.old, c.ok = s.verify(cookie.Value); c.ok {
-			return c
+		if c.id, c.old, c.ok = m.codec.Verify(cookie); c.ok {
+			break
 		}
 	}
 	return c
@@ -264,50 +186,16 @@ func (s *signer) read(r *http.Request) (c presented) {
 
 // presented is what a request's cookies say of its session.
 type presented struct {
-	id  id
+	id  wire.ID
 	ok  bool // id carries a good signature
 	old bool // by an older secret
 	any bool // there was a cookie of our name, good or bad
 }
 
-// cookie returns the Set-Cookie line for a session's id. The cookie's life ends
-// with the session's at the latest.
-func (m *Manager) cookie(i id, maxAge, remaining time.Duration) (string, error) {
-	value, err := m.signer.sign(i)
-	if err != nil {
-		return "", err
-	}
-	c := m.template
-	c.Value = value
-	if maxAge > 0 {
-		maxAge = min(maxAge, remaining, maxCookieAge)
-		c.MaxAge = max(int((maxAge+time.Second-1)/time.Second), 1)
-	}
-	return m.line(&c), nil
-}
-
-// deletionCookie returns the Set-Cookie line that makes a browser forget the
-// cookie. It is the same cookie to the browser by name, path, domain and partition.
-func (m *Manager) deletionCookie() string {
-	c := m.template
-	c.MaxAge = -1
-	c.Expires = time.Unix(1, 0)
-	return m.line(&c)
-}
-
-// line adds the attribute that net/http does not know.
-func (m *Manager) line(c *http.Cookie) string {
-	line := c.String()
-	if p := m.options.Cookie.Priority; p != "" {
-		line += "; Priority=" + strings.ToUpper(p[:1]) + p[1:]
-	}
-	return line
-}
-
 // browserDrops reports, once, that a secure cookie goes out where a browser will
 // not take it. The proxy's word decides nothing but whether to warn.
-func (m *Manager) browserDrops(r *http.Request) bool {
-	if m.options.Cookie.Insecure || r.TLS != nil || m.warned.Load() {
+func (m *Manager) browserDrops(r *http.Request, secure bool) bool {
+	if !secure || r.TLS != nil || m.warned.Load() {
 		return false
 	}
 	proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",")

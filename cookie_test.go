@@ -31,6 +31,8 @@ func TestCookieAttributes(t *testing.T) {
 			"__Secure-x; Path=/app; Domain=example.com|; HttpOnly; Secure; SameSite=None; Partitioned; Priority=High", "; Max-Age=3600", false},
 		{"insecure, for scripts, strict", session.Cookie{MaxAge: time.Hour, Insecure: true, ScriptAccess: true, SameSite: http.SameSiteStrictMode, Priority: "low"},
 			"sid; Path=/|; SameSite=Strict; Priority=Low", "; Max-Age=3600", false},
+		{"SameSite left to the browser", session.Cookie{SameSite: http.SameSiteDefaultMode},
+			"__Host-sid; Path=/|; HttpOnly; Secure", "", true},
 		{"domain", session.Cookie{Domain: "example.com", MaxAge: time.Hour, Priority: "medium"},
 			"sid; Path=/; Domain=example.com|; HttpOnly; Secure; SameSite=Lax; Priority=Medium", "; Max-Age=3600", false},
 		{"path", session.Cookie{Path: "/app", MaxAge: time.Hour},

@@ -264,3 +264,26 @@ func TestRollingMovesDeadlineAndCookieTogether(t *testing.T) {
 		}
 	})
 }
+
+// connect-redis's disableTouch: a session that is only read dies as if nobody did.
+func TestDisableTouch(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		sp := &spy{Store: new(session.MemoryStore)}
+		v := newVisitor(newManager(t, session.Options{Store: sp, DisableTouch: true, Rolling: true, Cookie: session.Cookie{MaxAge: time.Hour}}))
+		v.get(setName("x"))
+		sp.took()
+		time.Sleep(50 * time.Minute)
+		for _, read := range []handler{untouched, use(func(s *session.Session) { nameKey.Get(s) }), use(func(s *session.Session) { s.Touch() })} {
+			if got := took(sp, v.get(read)); got != "L" {
+				t.Errorf("got %q, want a read alone", got)
+			}
+		}
+		if got := took(sp, v.get(setName("y"))); got != "L S c" {
+			t.Errorf("got %q, want the write to move the deadline and the cookie", got)
+		}
+		time.Sleep(59 * time.Minute)
+		check(t, "name", nameOf(v), "y")
+		time.Sleep(time.Minute)
+		check(t, "name an hour after the last write", nameOf(v), "")
+	})
+}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+
+	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
 // A Key names a session value of type T. Declare keys as constants:
@@ -41,12 +43,15 @@ func (k Key[T]) Has(s *Session) bool {
 // (see [Session.Err]) that names the key.
 func (k Key[T]) Set(s *Session, v T) {
 	value, err := k.encode(v)
+	if err == nil {
+		err = s.manager.codec.CheckKey(string(k))
+	}
 	if err != nil {
 		s.reject(err)
 		return
 	}
-	s.change(func(r *record) error {
-		r.set(string(k), value)
+	s.change(func(r *wire.Record) error {
+		r.Set(string(k), value)
 		return nil
 	})
 }
@@ -67,6 +72,10 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 		v, _, _ := decodeJSON[T](old)
 		return k.encode(f(v))
 	}
+	if err := s.manager.codec.CheckKey(string(k)); err != nil {
+		s.reject(err)
+		return
+	}
 	for range maxUpdates {
 		old := s.get(string(k))
 		if _, _, err := decodeJSON[T](old); err != nil {
@@ -77,10 +86,10 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 			s.reject(err)
 			return
 		}
-		done := s.changeIf(string(k), old, value, func(r *record) error {
-			value, err := update(r.get(string(k)))
+		done := s.changeIf(string(k), old, value, func(r *wire.Record) error {
+			value, err := update(r.Get(string(k)))
 			if err == nil {
-				r.set(string(k), value)
+				r.Set(string(k), value)
 			}
 			return err
 		})
@@ -114,8 +123,8 @@ func (k Key[T]) Delete(s *Session) {
 	s.change(k.remove)
 }
 
-func (k Key[T]) remove(r *record) error {
-	r.set(string(k), nil)
+func (k Key[T]) remove(r *wire.Record) error {
+	r.Set(string(k), nil)
 	return nil
 }
 

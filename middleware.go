@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+
+	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
 // A Manager gives the requests of one application their sessions. Several
@@ -19,11 +21,11 @@ import (
 //
 // It is safe for concurrent use, holds no connection or goroutine, and needs no Close.
 type Manager struct {
-	options   Options // with defaults, without secrets
-	signer    *signer
-	template  http.Cookie
-	inProcess bool // the store is a MemoryStore, which never waits
-	warned    atomic.Bool
+	options    Options // with defaults, without secrets
+	cookieName string
+	codec      wire.Codec
+	inProcess  bool // the store is a MemoryStore, which never waits
+	warned     atomic.Bool
 }
 
 // New returns a Manager. The error lists everything that is wrong with the
@@ -36,13 +38,18 @@ func New(options Options) (*Manager, error) {
 	}
 	template := options.Cookie.template()
 	m := &Manager{
-		options:  options,
-		signer:   newSigner(template.Name, options.keys()),
-		template: template,
+		options:    options,
+		cookieName: template.Name,
+		codec: options.WireFormat.NewCodec(wire.Settings{
+			Secrets: options.keys(), Cookie: template, Priority: options.Cookie.Priority, MaxAge: options.Cookie.MaxAge,
+		}),
 	}
 	_, m.inProcess = options.Store.(*MemoryStore)
 	if len(options.Secrets) == 0 {
 		m.log(context.Background(), slog.LevelInfo, "session: no Secrets: signing with a random one, so cookies and sessions end with this process")
+	}
+	for _, weakness := range options.weakSecrets() {
+		m.log(context.Background(), slog.LevelWarn, "session: weak secret: who guesses it can sign cookies; put a better one first, here and in the other program, and remove this one when its sessions have ended", slog.Any("err", weakness))
 	}
 	m.options.Secrets = nil
 	return m, nil
@@ -110,7 +117,7 @@ func (m *Manager) From(ctx context.Context) *Session {
 	innermost, _ := FromContext(ctx)
 	s, ok := innermost.of(m)
 	if !ok {
-		panic(fmt.Sprintf("session: no session of the manager with the cookie %q in the context; wrap the handler with its Handler method", m.signer.name))
+		panic(fmt.Sprintf("session: no session of the manager with the cookie %q in the context; wrap the handler with its Handler method", m.cookieName))
 	}
 	return s
 }
@@ -170,7 +177,7 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 				yield(nil, unavailable("list", err))
 				return
 			}
-			if !isHandle(key) { // of another manager, whose prefix begins with ours
+			if !m.codec.IsHandle(key) { // of another manager, whose prefix begins with ours
 				continue
 			}
 			bounded, cancel := m.bound(ctx)
@@ -183,8 +190,8 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 				yield(nil, err)
 				return
 			}
-			s := &Session{manager: m, request: request, phase: found, id: id{handle: key}, stored: st, closed: true}
-			s.now = s.stored.copy()
+			s := &Session{manager: m, request: request, phase: found, id: wire.ID{Handle: key}, stored: st, closed: true}
+			s.now = s.stored.Copy()
 			if !yield(s, nil) {
 				return
 			}
@@ -230,7 +237,7 @@ func unsupported(store Store, what string) error {
 
 // Format implements [fmt.Formatter]: no verb prints the key that signs.
 func (m *Manager) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "session.Manager(%q)", m.signer.name)
+	fmt.Fprintf(f, "session.Manager(%q)", m.cookieName)
 }
 
 func (m *Manager) log(ctx context.Context, level slog.Level, text string, attrs ...slog.Attr) {

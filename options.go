@@ -42,6 +42,11 @@ type Options struct {
 	// long as the sessions do.
 	Secrets []string `json:"-"`
 
+	// WireFormat is how cookies and records are written. Nil means this library's own
+	// way, which keeps no secret of a cookie in the store. Package expressjs has
+	// the way of an Express app.
+	WireFormat WireFormat
+
 	// Resave saves a session at the end of every request, changed or not
 	// (express-session's resave). The session is loaded for every request.
 	Resave bool
@@ -56,6 +61,10 @@ type Options struct {
 	// once per twentieth of the lifetime (express-session's rolling: with every
 	// response). The session is loaded for every request.
 	Rolling bool
+
+	// DisableTouch makes reading a session no use of it: its deadline moves only when
+	// it is saved, also with Rolling (connect-redis's disableTouch).
+	DisableTouch bool
 
 	// Cookie configures the cookie.
 	Cookie Cookie
@@ -110,6 +119,9 @@ func (o Options) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%+
 func (o Options) withDefaults() Options {
 	if o.Store == nil {
 		o.Store = new(MemoryStore)
+	}
+	if o.WireFormat == nil {
+		o.WireFormat = nativeFormat{}
 	}
 	o.Secrets = slices.Clone(o.Secrets)
 	o.AbsoluteTimeout = cmp.Or(o.AbsoluteTimeout, DefaultAbsoluteTimeout)
@@ -217,18 +229,36 @@ func (o *Options) validateSecrets() (errs []error) {
 		refuseAt("Secrets", "is empty, and sessions in a store that outlives the process need a secret")
 	}
 	for i, secret := range o.Secrets {
-		refuse := func(format string, args ...any) { refuseAt(fmt.Sprintf("Secrets[%d]", i), format, args...) }
+		at := fmt.Sprintf("Secrets[%d]", i)
 		switch {
 		case secret == "":
-			refuse("is empty, as an environment variable that is not set")
-		case len(secret) < minSecretSize:
-			refuse("has %d bytes, and needs %d or more", len(secret), minSecretSize)
-		case secret == exampleSecret:
-			refuse("is the example of the README")
-		case len(bytes.Trim([]byte(secret), secret[:1])) == 0:
-			refuse("is one byte repeated")
+			refuseAt(at, "is empty, as an environment variable that is not set")
 		case slices.Index(o.Secrets, secret) < i:
-			refuse("stands in the list already")
+			refuseAt(at, "stands in the list already")
+		}
+	}
+	if !o.WireFormat.TakesWeakSecrets() {
+		for _, weakness := range o.weakSecrets() {
+			errs = append(errs, fmt.Errorf("%w; make one with: openssl rand -base64 32", weakness))
+		}
+	}
+	return errs
+}
+
+// weakSecrets returns an error for each secret that may be guessed.
+func (o *Options) weakSecrets() (errs []error) {
+	for i, secret := range o.Secrets {
+		weak := func(format string, args ...any) {
+			errs = append(errs, fmt.Errorf("Secrets[%d] %s", i, fmt.Sprintf(format, args...)))
+		}
+		switch {
+		case secret == "": // not a secret at all
+		case len(secret) < minSecretSize:
+			weak("has %d bytes, and needs %d or more", len(secret), minSecretSize)
+		case secret == exampleSecret:
+			weak("is the example of the README")
+		case len(bytes.Trim([]byte(secret), secret[:1])) == 0:
+			weak("is one byte repeated")
 		}
 	}
 	return errs

@@ -71,7 +71,6 @@ func TestNewRefusesBadOptions(t *testing.T) {
 		{"__Http- and ScriptAccess", session.Options{Cookie: session.Cookie{Name: "__Http-x", ScriptAccess: true}}, "scripts cannot read"},
 		{"__Host-Http- and ScriptAccess", session.Options{Cookie: session.Cookie{Name: "__Host-Http-x", ScriptAccess: true}}, "scripts cannot read"},
 		{"SameSite=None and Insecure", session.Options{Cookie: session.Cookie{SameSite: http.SameSiteNoneMode, Insecure: true}}, "SameSite is None"},
-		{"SameSite left to the browser", session.Options{Cookie: session.Cookie{SameSite: http.SameSiteDefaultMode}}, "SameSite is 1"},
 		{"SameSite out of range", session.Options{Cookie: session.Cookie{SameSite: 17}}, "SameSite is 17"},
 		{"Partitioned and Insecure", session.Options{Cookie: session.Cookie{Partitioned: true, Insecure: true}}, "Partitioned"},
 		{"relative path", session.Options{Cookie: session.Cookie{Path: "app"}}, "Cookie.Path"},

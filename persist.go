@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
 // The functions in this file talk to the store for a Session. They hold no lock.
 
 // stored is a record as the store has it.
 type stored struct {
+	at  string // the store's key
 	raw []byte
-	record
+	wire.Record
 }
 
 // bound returns the context for one load or one save. It ends when StoreTimeout
@@ -69,10 +72,12 @@ func ask[T any](ctx context.Context, m *Manager, call func() (T, error)) (T, err
 
 // fetch loads a live record. The error is ErrNotFound, ErrUnreadable or ErrUnavailable.
 func (m *Manager) fetch(ctx context.Context, handle string) (stored, error) {
-	raw, err := ask(ctx, m, func() ([]byte, error) { return m.options.Store.Load(ctx, handle) })
-	var r record
+	st, err := ask(ctx, m, func() (st stored, err error) {
+		st.at, st.raw, err = m.codec.Load(ctx, m.options.Store, handle)
+		return st, err
+	})
 	if err == nil {
-		r, err = decodeRecord(raw)
+		st.Record, err = m.codec.Decode(st.at, st.raw)
 	}
 	switch {
 	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
@@ -80,43 +85,43 @@ func (m *Manager) fetch(ctx context.Context, handle string) (stored, error) {
 	case err != nil:
 		return stored{}, unavailable("load", err)
 	}
-	if m.hasEnded(&r) {
+	if m.hasEnded(&st.Record) {
 		return stored{}, ErrNotFound
 	}
-	return stored{raw, r}, nil
+	return st, nil
 }
 
 // create saves next under i, or under another id if i is in use.
-func (m *Manager) create(ctx context.Context, i id, next record) (id, stored, error) {
+func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (wire.ID, stored, error) {
 	for attempt := 1; ; attempt++ {
 		if now := time.Now().UnixMilli(); m.absoluteEnd(&next) <= now {
-			next.created = now // the request outlived the session that it began
+			next.Created = now // the request outlived the session that it began
 		}
-		next.secrets = []digest{digestOf(i.secret)}
-		next.marks = nil
-		marks := []mark{next.stamp()}
-		st, err := m.write(ctx, next, nil, func(data []byte, ttl time.Duration) error {
-			return m.options.Store.Create(ctx, i.handle, data, ttl)
+		next.Secrets = []wire.Digest{wire.DigestOf(i.Secret)}
+		next.Marks = nil
+		marks := []wire.Mark{next.Stamp()}
+		st, err := m.write(ctx, i.Handle, next, nil, func(data []byte, ttl time.Duration) error {
+			return m.options.Store.Create(ctx, i.Handle, data, ttl)
 		})
 		switch {
 		case err == nil || errors.Is(err, ErrTooLarge):
 			return i, st, err
 		case errors.Is(err, ErrNotReplicated):
-			m.takeBack(ctx, i.handle)
+			m.takeBack(ctx, i.Handle)
 			return i, stored{}, err
 		}
-		now, lookErr := m.fetch(ctx, i.handle)
+		now, lookErr := m.fetch(ctx, i.Handle)
 		switch {
-		case lookErr == nil && now.hasMark(marks): // applied, and the reply was lost
+		case lookErr == nil && now.HasMark(marks): // applied, and the reply was lost
 			return i, now, nil
 		case !errors.Is(err, ErrConflict):
-			m.takeBack(ctx, i.handle)
+			m.takeBack(ctx, i.Handle)
 			return i, stored{}, err
 		case errors.Is(lookErr, ErrUnavailable):
-			m.takeBack(ctx, i.handle)
+			m.takeBack(ctx, i.Handle)
 			return i, stored{}, lookErr
 		}
-		i = newID()
+		i = m.codec.NewID()
 		if err := pause(ctx, attempt); err != nil {
 			return i, stored{}, unavailable("save", err)
 		}
@@ -126,11 +131,11 @@ func (m *Manager) create(ctx context.Context, i id, next record) (id, stored, er
 // swap replaces old by next. If the store has something else by then, it replays
 // the request's changes on that and tries again. The error is ErrNotFound if the
 // session has ended.
-func (m *Manager) swap(ctx context.Context, handle string, old stored, next record, replay func(*record) error) (stored, error) {
-	var marks []mark
+func (m *Manager) swap(ctx context.Context, old stored, next wire.Record, replay func(*wire.Record) error) (stored, error) {
+	var marks []wire.Mark
 	for attempt := 1; ; attempt++ {
-		marks = append(marks, next.stamp())
-		st, err := m.swapStamped(ctx, handle, old, next)
+		marks = append(marks, next.Stamp())
+		st, err := m.swapStamped(ctx, old, next)
 		switch {
 		case err == nil || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNotFound):
 			return st, err
@@ -142,9 +147,9 @@ func (m *Manager) swap(ctx context.Context, handle string, old stored, next reco
 				return stored{}, unavailable("save", err)
 			}
 		}
-		now, lookErr := m.fetch(ctx, handle)
+		now, lookErr := m.fetch(ctx, old.at)
 		switch {
-		case lookErr == nil && now.hasMark(marks): // applied, and the reply was lost
+		case lookErr == nil && now.HasMark(marks): // applied, and the reply was lost
 			return now, nil
 		case !errors.Is(err, ErrConflict):
 			return stored{}, err
@@ -153,40 +158,61 @@ func (m *Manager) swap(ctx context.Context, handle string, old stored, next reco
 		case lookErr != nil:
 			return stored{}, lookErr
 		}
-		old, next = now, now.copy()
+		old, next = now, now.Copy()
 		if err := replay(&next); err != nil {
 			return stored{}, err
 		}
 	}
 }
 
-// swapOnce replaces old by next with a mark and a deadline of its own.
-func (m *Manager) swapOnce(ctx context.Context, handle string, old stored, next record) (stored, error) {
-	next.stamp()
-	return m.swapStamped(ctx, handle, old, next)
+// settle ends a renewal whose record is stored, and returns the session's new id.
+func (m *Manager) settle(ctx context.Context, next wire.ID, st stored) (wire.ID, stored, error) {
+	ttl := m.ttl(&st.Record, time.Now())
+	settled, err := ask(ctx, m, func() (wire.Settled, error) {
+		return m.codec.Settle(ctx, m.options.Store, wire.Settled{ID: next, At: st.at, Data: st.raw}, ttl)
+	})
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return next, stored{}, err
+	case err != nil:
+		return next, stored{}, unavailable("renew", err)
+	case settled.At == st.at:
+		return settled.ID, st, nil
+	}
+	st = stored{at: settled.At, raw: settled.Data}
+	if st.Record, err = m.codec.Decode(st.at, st.raw); err != nil {
+		return next, stored{}, unavailable("renew", err)
+	}
+	return settled.ID, st, nil
 }
 
-func (m *Manager) swapStamped(ctx context.Context, handle string, old stored, next record) (stored, error) {
-	if m.hasEnded(&old.record) { // while the request ran, unless another request has moved its deadline
+// swapOnce replaces old by next with a mark and a deadline of its own.
+func (m *Manager) swapOnce(ctx context.Context, old stored, next wire.Record) (stored, error) {
+	next.Stamp()
+	return m.swapStamped(ctx, old, next)
+}
+
+func (m *Manager) swapStamped(ctx context.Context, old stored, next wire.Record) (stored, error) {
+	if m.hasEnded(&old.Record) { // while the request ran, unless another request has moved its deadline
 		return stored{}, ErrConflict
 	}
-	return m.write(ctx, next, &old.record, func(data []byte, ttl time.Duration) error {
-		return m.options.Store.CompareAndSwap(ctx, handle, old.raw, data, ttl)
+	return m.write(ctx, old.at, next, &old.Record, func(data []byte, ttl time.Duration) error {
+		return m.options.Store.CompareAndSwap(ctx, old.at, old.raw, data, ttl)
 	})
 }
 
-// write encodes next with a new deadline and hands it to call. What is too large
+// write encodes next with a new deadline and hands it to call, which writes it to the
+// key at. What is too large
 // may be written if its values have not grown since old. The error is ErrConflict,
 // ErrTooLarge or ErrUnavailable.
-func (m *Manager) write(ctx context.Context, next record, old *record, call func(data []byte, ttl time.Duration) error) (stored, error) {
+func (m *Manager) write(ctx context.Context, at string, next wire.Record, old *wire.Record, call func(data []byte, ttl time.Duration) error) (stored, error) {
 	now := time.Now()
-	next.expires = m.deadline(&next, now)
-	data := next.encode()
-	if len(data) > m.options.MaxBytes && (old == nil || next.size() > old.size()) {
+	next.Expires = m.deadline(&next, now)
+	data := m.codec.Encode(&next)
+	if len(data) > m.options.MaxBytes && (old == nil || next.Size() > old.Size()) {
 		return stored{}, fmt.Errorf("%w: %d bytes, and MaxBytes is %d", ErrTooLarge, len(data), m.options.MaxBytes)
 	}
-	ttl := time.Duration(next.expires-now.UnixMilli()) * time.Millisecond
-	ttl = min(ttl, never-housekeeping) + housekeeping
+	ttl := m.ttl(&next, now)
 	_, err := ask(ctx, m, func() (struct{}, error) { return struct{}{}, call(data, ttl) })
 	switch {
 	case errors.Is(err, ErrConflict):
@@ -194,16 +220,17 @@ func (m *Manager) write(ctx context.Context, next record, old *record, call func
 	case err != nil:
 		return stored{}, unavailable("save", err)
 	}
-	return stored{data, next}, nil
+	return stored{at, data, next}, nil
 }
 
-// housekeeping is how long the store keeps a record after its deadline, so that
-// the library alone decides when a session ends.
-const housekeeping = time.Minute
+// ttl returns for how long the store is to keep a record.
+func (m *Manager) ttl(r *wire.Record, now time.Time) time.Duration {
+	return m.codec.TTL(time.Duration(r.Expires-now.UnixMilli()) * time.Millisecond)
+}
 
 // remove deletes a record.
 func (m *Manager) remove(ctx context.Context, handle string) error {
-	_, err := ask(ctx, m, func() (struct{}, error) { return struct{}{}, m.options.Store.Delete(ctx, handle) })
+	_, err := ask(ctx, m, func() (struct{}, error) { return struct{}{}, m.codec.Delete(ctx, m.options.Store, handle) })
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return unavailable("delete", err)
 	}
@@ -244,41 +271,49 @@ func pause(ctx context.Context, attempt int) error {
 }
 
 // lifetime returns how long the session lives unused.
-func (m *Manager) lifetime(r *record) time.Duration {
-	if own, ok := r.maxAge.own(); ok && own > 0 {
-		return own
+func (m *Manager) lifetime(r *wire.Record) time.Duration {
+	lifetime := m.options.idleTimeout(m.options.Cookie.MaxAge)
+	if own, ok := r.MaxAge.Own(); ok && own > 0 {
+		lifetime = own
 	} else if ok {
-		return m.options.idleTimeout(0)
+		lifetime = m.options.idleTimeout(0)
 	}
-	return m.options.idleTimeout(m.options.Cookie.MaxAge)
+	return m.codec.Lifetime(r, lifetime)
 }
 
 // cookieMaxAge returns how long the browser is to keep the cookie; 0 until it closes.
-func (m *Manager) cookieMaxAge(r *record) time.Duration {
-	if own, ok := r.maxAge.own(); ok {
+func (m *Manager) cookieMaxAge(r *wire.Record) time.Duration {
+	if own, ok := r.MaxAge.Own(); ok {
 		return own
 	}
 	return m.options.Cookie.MaxAge
 }
 
+// cookieLife is cookieMaxAge for a cookie that is sent now: it ends with the session at
+// the latest, and when browsers end it in any case.
+func (m *Manager) cookieLife(r *wire.Record) time.Duration {
+	remaining := min(m.absoluteEnd(r)-time.Now().UnixMilli(), never.Milliseconds())
+	life := min(m.cookieMaxAge(r), maxCookieAge)
+	if life > 0 {
+		life = max(min(life, time.Duration(remaining)*time.Millisecond), time.Millisecond)
+	}
+	return life
+}
+
 // deadline returns when the session ends if it is not used after now.
-func (m *Manager) deadline(r *record, now time.Time) int64 {
+func (m *Manager) deadline(r *wire.Record, now time.Time) int64 {
 	return min(now.UnixMilli()+m.lifetime(r).Milliseconds(), m.absoluteEnd(r))
 }
 
 // absoluteEnd returns when the session ends however busy it is.
-func (m *Manager) absoluteEnd(r *record) int64 {
-	return r.created + m.options.absoluteTimeout().Milliseconds()
+func (m *Manager) absoluteEnd(r *wire.Record) int64 {
+	return r.Created + m.options.absoluteTimeout().Milliseconds()
 }
 
 // hasEnded reports whether the time of a session is over.
-func (m *Manager) hasEnded(r *record) bool {
-	return min(r.expires, m.absoluteEnd(r)) <= time.Now().UnixMilli()
-}
-
-// remaining returns the time until the absolute end.
-func (m *Manager) remaining(r *record) time.Duration {
-	return time.Duration(min(m.absoluteEnd(r)-time.Now().UnixMilli(), never.Milliseconds())) * time.Millisecond
+func (m *Manager) hasEnded(r *wire.Record) bool {
+	now := time.Now()
+	return m.codec.IsOver(r, now) || m.absoluteEnd(r) <= now.UnixMilli()
 }
 
 // moves is how many times at most the deadline of a session that is only read
@@ -286,10 +321,10 @@ func (m *Manager) remaining(r *record) time.Duration {
 const moves = 20
 
 // isCapped reports whether the deadline can move no more, because of the absolute end.
-func (m *Manager) isCapped(r *record) bool {
+func (m *Manager) isCapped(r *wire.Record) bool {
 	return m.deadline(r, time.Now()) == m.absoluteEnd(r)
 }
 
-func (m *Manager) due(r *record) bool {
-	return m.deadline(r, time.Now())-r.expires >= m.lifetime(r).Milliseconds()/moves
+func (m *Manager) due(r *wire.Record) bool {
+	return m.deadline(r, time.Now())-r.Expires >= m.lifetime(r).Milliseconds()/moves
 }

@@ -83,6 +83,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
 // A Session is the session of one request. Handlers get it by [From], and pass
@@ -102,18 +104,19 @@ type Session struct {
 
 	cookie *presented // what the request brought; nil before readCookie
 	phase  phase
-	id     id     // of the session as it will be saved; zero until needed
-	proof  digest // the one of stored.secrets that the client has, or is to get
-	stored stored // what the store had when we last looked
-	now    record // what the handler sees
+	id     wire.ID     // of the session as it will be saved; zero until needed
+	proof  wire.Digest // the one of stored.Secrets that the client has, or is to get
+	stored stored      // what the store had when we last looked
+	now    wire.Record // what the handler sees
 
 	changes     []change // those that made now out of stored
-	renewed     bool     // next is to replace the secrets
-	next        [secretSize]byte
+	renewed     bool     // the secret of next is to replace those in replaces
+	next        wire.ID
+	replaces    []wire.Digest
 	regenerated bool     // save now even if it is empty
+	made        bool     // by this request
 	retired     []string // handles to delete when the session is saved or destroyed
 	writes      int      // how many times it was saved in this request
-	replaces    []digest // the secrets that a renewal by this request ends
 	used        bool     // the deadline is to move
 	moved       bool     // that has been tried
 	looked      bool     // the handler looked: Vary: Cookie
@@ -138,7 +141,7 @@ const (
 )
 
 // A change is a call of the handler. It can be made again on another record.
-type change func(*record) error
+type change func(*wire.Record) error
 
 type contextKey struct{}
 
@@ -167,7 +170,7 @@ func (s *Session) ID() string {
 	defer s.unlock()
 	s.open()
 	s.needID()
-	return s.id.handle
+	return s.id.Handle
 }
 
 // Keys returns the names of all values, sorted. JSON null is no value. To go
@@ -176,10 +179,10 @@ func (s *Session) Keys() []string {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
-	keys := make([]string, 0, len(s.now.values))
-	for _, v := range s.now.values {
-		if !bytes.Equal(v.json, jsonNull) {
-			keys = append(keys, string(v.key))
+	keys := make([]string, 0, len(s.now.Values()))
+	for _, v := range s.now.Values() {
+		if !bytes.Equal(v.JSON, jsonNull) {
+			keys = append(keys, string(v.Key))
 		}
 	}
 	return keys
@@ -190,7 +193,7 @@ func (s *Session) Created() time.Time {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
-	return time.UnixMilli(s.now.created)
+	return time.UnixMilli(s.now.Created)
 }
 
 // Expires returns when the session ends if it is not used before. A request that
@@ -199,7 +202,7 @@ func (s *Session) Expires() time.Time {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
-	return time.UnixMilli(s.now.expires)
+	return time.UnixMilli(s.now.Expires)
 }
 
 // SetMaxAge gives this session a lifetime of its own, as "remember me" does: the
@@ -220,9 +223,9 @@ func (s *Session) SetMaxAge(d time.Duration) {
 	case s.committed && !s.closed:
 		s.fail(fmt.Errorf("SetMaxAge: %w", ErrHeaderSent))
 	default:
-		s.apply(func(r *record) error {
-			r.maxAge = newMaxAge(d)
-			r.expires = s.manager.deadline(r, time.Now())
+		s.apply(func(r *wire.Record) error {
+			r.MaxAge = wire.NewMaxAge(roundUp(d))
+			r.Expires = s.manager.deadline(r, time.Now())
 			return nil
 		})
 	}
@@ -263,8 +266,8 @@ func (s *Session) Renew() {
 	defer s.release()
 	// A session that is not stored yet gets its first secret anyway, and a request
 	// whose own secret another has replaced meanwhile must not replace that one's.
-	if s.phase == found && s.stored.opens(s.proof) {
-		s.next, s.renewed = newSecret(), true
+	if s.phase == found && s.stored.Opens(s.proof) {
+		s.next, s.renewed = s.manager.codec.NewID(), true
 	}
 }
 
@@ -317,9 +320,9 @@ func (s *Session) Destroy() error {
 	if err := s.deleteRetired(); err != nil {
 		return s.fail(err)
 	}
-	handle := s.id.handle
+	handle := s.id.Handle
 	s.begin()
-	s.phase, s.id.handle = destroyed, handle // ID goes on naming what was destroyed
+	s.phase, s.id.Handle = destroyed, handle // ID goes on naming what was destroyed
 	return nil
 }
 
@@ -448,8 +451,8 @@ type logLine struct {
 }
 
 func (s *Session) say(level slog.Level, text string, attrs ...slog.Attr) {
-	if s.id.handle != "" {
-		attrs = append(attrs, slog.String("session", s.id.handle))
+	if s.id.Handle != "" {
+		attrs = append(attrs, slog.String("session", s.manager.codec.LogHandle(s.id.Handle)))
 	}
 	s.lines = append(s.lines, logLine{level, text, attrs})
 }
@@ -516,7 +519,7 @@ func (s *Session) get(key string) []byte {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
-	return s.now.get(key)
+	return s.now.Get(key)
 }
 
 // change makes a change and remembers it.
@@ -531,10 +534,10 @@ func (s *Session) changeIf(key string, old, value []byte, c change) bool {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
-	if now := s.now.get(key); !bytes.Equal(now, old) || (now == nil) != (old == nil) {
+	if now := s.now.Get(key); !bytes.Equal(now, old) || (now == nil) != (old == nil) {
 		return false
 	}
-	if n := len(s.changes); s.apply(func(r *record) error { r.set(key, value); return nil }) {
+	if n := len(s.changes); s.apply(func(r *wire.Record) error { r.Set(key, value); return nil }) {
 		s.changes[n] = c
 	}
 	return true
@@ -546,18 +549,19 @@ func (s *Session) apply(c change) bool {
 		return false
 	}
 	s.open()
+	maxAge := s.now.MaxAge
 	if s.fail(c(&s.now)) != nil {
 		return false
 	}
 	if s.phase == destroyed {
-		if len(s.now.values) > 0 || s.now.maxAge != 0 { // not what deletes nothing, as a look for a flash
+		if len(s.now.Values()) > 0 || s.now.MaxAge != maxAge { // not what deletes nothing, as a look for a flash
 			s.drop()
 			s.fail(ErrDestroyed)
 		}
 		return false
 	}
 	s.changes = append(s.changes, c)
-	if s.phase == fresh && s.committed && !s.busy && len(s.now.values) > 0 {
+	if s.phase == fresh && s.committed && !s.busy && len(s.now.Values()) > 0 {
 		s.fail(ErrHeaderSent)
 	}
 	return true

@@ -1,0 +1,158 @@
+package wire
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"slices"
+	"time"
+)
+
+// A Record is what the store keeps of a session.
+type Record struct {
+	Created int64  // Unix milliseconds; the absolute timeout counts from here
+	Expires int64  // Unix milliseconds; the end of the session unless it is used before
+	MaxAge  MaxAge // of this session alone
+
+	// Secrets are the digests of the secrets that open the session: one, or
+	// several after renewals at the same time.
+	Secrets []Digest
+
+	// Marks are those of the last writes, the latest first. See [Record.Stamp].
+	Marks []Mark
+
+	// Foreign is what the format has to keep beside the values. It does not change.
+	Foreign any
+
+	values []Value // sorted by key, each key once
+	shared bool    // values belongs to another record too: copy before changing it
+}
+
+// A Value is one key of a session and its JSON.
+type Value struct {
+	Key, JSON []byte
+}
+
+// A MaxAge is the lifetime of one session, in milliseconds plus one. Zero means that
+// it has none of its own.
+type MaxAge int64
+
+// NewMaxAge returns d, which is not negative, in whole milliseconds.
+func NewMaxAge(d time.Duration) MaxAge { return MaxAge(d.Milliseconds()) + 1 }
+
+// Own returns the lifetime, and reports whether the session has one of its own.
+func (m MaxAge) Own() (time.Duration, bool) {
+	if m == 0 {
+		return 0, false
+	}
+	return time.Duration(m-1) * time.Millisecond, true
+}
+
+// A Digest is what the record holds of a secret: half of its SHA-256. The
+// secret is 128 random bits or more, so a longer hash would protect nothing more.
+type Digest [16]byte
+
+// DigestOf returns the digest of a secret.
+func DigestOf(secret string) Digest {
+	sum := sha256.Sum256([]byte(secret))
+	return Digest(sum[:])
+}
+
+// Opens reports, in constant time for each digest, whether one of the record's
+// secrets has the digest d.
+func (r *Record) Opens(d Digest) bool {
+	found := 0
+	for _, secret := range r.Secrets {
+		found |= subtle.ConstantTimeCompare(secret[:], d[:])
+	}
+	return found == 1
+}
+
+// A Mark names one write of a record.
+type Mark [8]byte
+
+// keptMarks is how many writes of others may come between a write whose reply
+// was lost and the look that finds it.
+const keptMarks = 8
+
+// Stamp gives the record a fresh mark, and returns it. A save that is refused
+// because the record has changed finds by its mark whether the change was its
+// own, applied already with the reply lost on the way.
+func (r *Record) Stamp() Mark {
+	var m Mark
+	rand.Read(m[:])
+	kept := r.Marks[:min(len(r.Marks), keptMarks-1)]
+	r.Marks = append(append(make([]Mark, 0, len(kept)+1), m), kept...)
+	return m
+}
+
+// HasMark reports whether one of the marks is among the record's.
+func (r *Record) HasMark(marks []Mark) bool {
+	return slices.ContainsFunc(r.Marks, func(m Mark) bool { return slices.Contains(marks, m) })
+}
+
+// Copy returns a record that can be changed without changing r.
+func (r *Record) Copy() Record {
+	r.shared = true
+	return *r
+}
+
+// Values returns all values, sorted by key. They must not be changed.
+func (r *Record) Values() []Value { return r.values }
+
+// SetValues gives the record its values, which are sorted by key, each key once.
+func (r *Record) SetValues(values []Value) { r.values, r.shared = values, false }
+
+func (r *Record) find(key string) (int, bool) {
+	return slices.BinarySearchFunc(r.values, key, func(v Value, key string) int {
+		switch {
+		case string(v.Key) < key:
+			return -1
+		case string(v.Key) > key:
+			return 1
+		}
+		return 0
+	})
+}
+
+// Get returns the JSON under key, or nil.
+func (r *Record) Get(key string) []byte {
+	if i, ok := r.find(key); ok {
+		return r.values[i].JSON
+	}
+	return nil
+}
+
+// Set puts JSON under key, and removes the key if json is nil.
+func (r *Record) Set(key string, json []byte) {
+	if r.shared {
+		r.values = slices.Clone(r.values)
+		r.shared = false
+	}
+	i, ok := r.find(key)
+	switch {
+	case json == nil && ok:
+		r.values = slices.Delete(r.values, i, i+1)
+	case json == nil:
+	case ok:
+		r.values[i].JSON = json
+	default:
+		r.values = slices.Insert(r.values, i, Value{[]byte(key), json})
+	}
+}
+
+// Size returns the bytes of all keys and values.
+func (r *Record) Size() (n int) {
+	for _, v := range r.values {
+		n += len(v.Key) + len(v.JSON)
+	}
+	return n
+}
+
+// SameData reports whether r and o hold the same values and lifetime, to the byte.
+func (r *Record) SameData(o *Record) bool {
+	return r.MaxAge == o.MaxAge && slices.EqualFunc(r.values, o.values, func(a, b Value) bool {
+		return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.JSON, b.JSON)
+	})
+}

@@ -1,0 +1,132 @@
+// Package wire is the seam between a session and how it is written: its id in a
+// cookie, its record in the store, and where in the store that is. This library's
+// own format is in package session, that of Express in package expressjs.
+package wire
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+// A Format is a way to write sessions.
+type Format interface {
+	// TakesWeakSecrets reports whether secrets come from another program, which
+	// may have weak ones: a Manager then warns instead of refusing them.
+	TakesWeakSecrets() bool
+
+	// NewCodec returns what a Manager with these settings writes and reads with.
+	NewCodec(Settings) Codec
+}
+
+// Settings are what a Codec has to know of its Manager.
+type Settings struct {
+	Secrets  [][]byte      // the first signs, all verify
+	Cookie   http.Cookie   // the name, and all attributes that do not depend on the session
+	Priority string        // "", "low", "medium" or "high"
+	MaxAge   time.Duration // of the cookie of a session that has no other; 0 until the browser closes
+}
+
+// A Codec is safe for concurrent use.
+type Codec interface {
+	Cookies
+	Records
+	Places
+}
+
+// An ID is what a cookie carries: the handle, which is the store's key of a session
+// that was never renewed, and the secret, which opens the record. A format may use
+// one text for both.
+type ID struct {
+	Handle, Secret string
+}
+
+// Cookies writes and reads cookies.
+type Cookies interface {
+	// NewID returns an id that nobody else has.
+	NewID() ID
+
+	// Verify returns the id in a cookie if it carries a good signature, and
+	// reports whether that is by an older secret than the one that signs now.
+	Verify(*http.Cookie) (id ID, old, ok bool)
+
+	// SetCookie returns the Set-Cookie line for the id of a session, and reports
+	// whether it has the Secure attribute. The browser is to keep the cookie for
+	// maxAge, which is 0 for until it closes.
+	SetCookie(id ID, r *Record, maxAge time.Duration) (line string, secure bool)
+
+	// DeleteCookie returns the Set-Cookie line that makes a browser forget the
+	// cookie of a session, of which r may be nil.
+	DeleteCookie(r *Record) string
+
+	// IsHandle reports whether a store's key may be that of a session.
+	IsHandle(key string) bool
+
+	// LogHandle returns the name of a session for a log line.
+	LogHandle(handle string) string
+}
+
+// Records writes and reads records.
+type Records interface {
+	// NewRecord returns the record of a session that begins.
+	NewRecord(now time.Time) Record
+
+	// CheckKey returns an error that says why a value cannot have this name, or nil.
+	CheckKey(key string) error
+
+	// Encode returns a record's bytes.
+	Encode(*Record) []byte
+
+	// Decode reads what Encode or another program has written, and was found under
+	// the key at. The record's values may be parts of data, which must not change
+	// any more. The error is session.ErrNotFound, session.ErrUnreadable, or says
+	// that the record is of a newer version.
+	Decode(at string, data []byte) (Record, error)
+
+	// Lifetime returns how long a session lives unused, of which the manager's
+	// options and the record say otherwise.
+	Lifetime(r *Record, otherwise time.Duration) time.Duration
+
+	// IsOver reports whether the deadline of a record that is in the store has passed.
+	IsOver(r *Record, now time.Time) bool
+
+	// TTL returns for how long the store is to keep a record whose deadline is
+	// left away.
+	TTL(left time.Duration) time.Duration
+}
+
+// Places knows where in the store a session is, and makes the store's calls that
+// depend on it.
+type Places interface {
+	// Load returns what the store has of the session that had the handle, and
+	// the key under which it is now.
+	Load(ctx context.Context, store Store, handle string) (at string, data []byte, err error)
+
+	// Delete removes the session that had the handle, wherever it is now.
+	Delete(ctx context.Context, store Store, handle string) error
+
+	// Renew makes r open to the secret of next, and no longer to those whose
+	// digests are replaced. What that leaves to do is Settle's.
+	Renew(r *Record, replaced []Digest, next ID)
+
+	// Settle ends a renewal, after the record that Renew has changed is stored under
+	// the key at as data. It returns the id that the client is to get, and where
+	// and what the record is now. The error is session.ErrNotFound if the session
+	// has ended.
+	Settle(ctx context.Context, store Store, s Settled, ttl time.Duration) (Settled, error)
+}
+
+// Settled is a renewal that is to be settled, or is.
+type Settled struct {
+	ID   ID     // of the session: before that the next one, after that what the client gets
+	At   string // the store's key
+	Data []byte // the record
+}
+
+// A Store has the methods of session.Store.
+type Store interface {
+	Load(ctx context.Context, key string) ([]byte, error)
+	Create(ctx context.Context, key string, data []byte, ttl time.Duration) error
+	CompareAndSwap(ctx context.Context, key string, old, data []byte, ttl time.Duration) error
+	Delete(ctx context.Context, key string) error
+}

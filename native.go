@@ -1,0 +1,297 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/securecookie"
+	"github.com/seed-4f96e14b/session/internal/wire"
+)
+
+// A WireFormat is how sessions are written: ids into cookies, and records into the
+// store. Nil in [Options] means this library's own. Package expressjs has the other
+// one there is, that of express-session and connect-redis; programs cannot add any.
+type WireFormat interface{ wire.Format }
+
+// nativeFormat is this library's own format.
+type nativeFormat struct{}
+
+func (nativeFormat) TakesWeakSecrets() bool { return false }
+
+func (nativeFormat) NewCodec(settings wire.Settings) wire.Codec {
+	c := &nativeCodec{cookie: settings.Cookie, priority: settings.Priority}
+	for _, secret := range settings.Secrets {
+		// No block key: the id is random, so there is nothing to hide. MaxAge 0:
+		// the record decides how long a session lives, not the time of signing.
+		c.signers = append(c.signers, securecookie.New(secret, nil).
+			SetSerializer(securecookie.NopEncoder{}).MaxAge(0).MaxLength(maxIDLength))
+	}
+	return c
+}
+
+// A nativeCodec signs ids with securecookie, the cookie's name being part of what is
+// signed. The id's handle is the store's key and may be known; the record holds
+// digests of the secrets that open it, so that a renewal is an ordinary save.
+type nativeCodec struct {
+	signers  []*securecookie.SecureCookie // the first signs, all verify
+	cookie   http.Cookie
+	priority string
+}
+
+const (
+	handleSize = 16
+	secretSize = 16
+	// maxIDLength bounds a signed id: base64 of a time, the id in base64 and the MAC.
+	maxIDLength = 128
+)
+
+// NewID returns 256 bits of crypto/rand, which crashes the program rather than
+// return anything else.
+func (c *nativeCodec) NewID() wire.ID {
+	var b [handleSize + secretSize]byte
+	rand.Read(b[:])
+	return wire.ID{Handle: base64.RawURLEncoding.EncodeToString(b[:handleSize]), Secret: string(b[handleSize:])}
+}
+
+func (c *nativeCodec) IsHandle(key string) bool {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(key)
+	return err == nil && len(b) == handleSize
+}
+
+// LogHandle returns the handle, which is no secret.
+func (c *nativeCodec) LogHandle(handle string) string { return handle }
+
+func (c *nativeCodec) Verify(cookie *http.Cookie) (id wire.ID, old, ok bool) {
+	// securecookie's base64 ignores the unused bits of the last letter. Ours does
+	// not, so that one cookie has one spelling.
+	if cookie.Quoted || len(cookie.Value) > maxIDLength {
+		return id, false, false
+	}
+	if _, err := base64.URLEncoding.Strict().DecodeString(cookie.Value); err != nil {
+		return id, false, false
+	}
+	for n, signer := range c.signers {
+		var b []byte
+		if signer.Decode(c.cookie.Name, cookie.Value, &b) != nil || len(b) != handleSize+secretSize {
+			continue
+		}
+		return wire.ID{Handle: base64.RawURLEncoding.EncodeToString(b[:handleSize]), Secret: string(b[handleSize:])}, n > 0, true
+	}
+	return id, false, false
+}
+
+func (c *nativeCodec) SetCookie(id wire.ID, _ *wire.Record, maxAge time.Duration) (line string, secure bool) {
+	cookie := c.cookie
+	cookie.Value = c.sign(id)
+	if maxAge > 0 {
+		cookie.MaxAge = max(int((maxAge+time.Second-1)/time.Second), 1)
+	}
+	return c.line(&cookie), cookie.Secure
+}
+
+func (c *nativeCodec) sign(id wire.ID) string {
+	b, err := base64.RawURLEncoding.DecodeString(id.Handle)
+	if err != nil {
+		panic("session: the handle is not ours")
+	}
+	value, err := c.signers[0].Encode(c.cookie.Name, append(b, id.Secret...))
+	if err != nil {
+		panic(fmt.Errorf("session: sign an id of fixed size: %w", err))
+	}
+	return value
+}
+
+// DeleteCookie names the same cookie to the browser by name, path, domain and partition.
+func (c *nativeCodec) DeleteCookie(*wire.Record) string {
+	cookie := c.cookie
+	cookie.MaxAge = -1
+	cookie.Expires = time.Unix(1, 0)
+	return c.line(&cookie)
+}
+
+// line adds the attribute that net/http does not know.
+func (c *nativeCodec) line(cookie *http.Cookie) string {
+	line := cookie.String()
+	if p := c.priority; p != "" {
+		line += "; Priority=" + strings.ToUpper(p[:1]) + p[1:]
+	}
+	return line
+}
+
+func (c *nativeCodec) NewRecord(now time.Time) wire.Record {
+	return wire.Record{Created: now.UnixMilli()}
+}
+
+func (c *nativeCodec) CheckKey(string) error { return nil }
+
+func (c *nativeCodec) Lifetime(_ *wire.Record, otherwise time.Duration) time.Duration {
+	return otherwise
+}
+
+func (c *nativeCodec) IsOver(r *wire.Record, now time.Time) bool {
+	return r.Expires <= now.UnixMilli()
+}
+
+// housekeeping is how long the store keeps a record after its deadline, so that
+// the library alone decides when a session ends.
+const housekeeping = time.Minute
+
+func (c *nativeCodec) TTL(left time.Duration) time.Duration {
+	return min(left, never-housekeeping) + housekeeping
+}
+
+// Load finds a session under its handle, also after renewals.
+func (c *nativeCodec) Load(ctx context.Context, store wire.Store, handle string) (string, []byte, error) {
+	data, err := store.Load(ctx, handle)
+	return handle, data, err
+}
+
+func (c *nativeCodec) Delete(ctx context.Context, store wire.Store, handle string) error {
+	return store.Delete(ctx, handle)
+}
+
+// Renew lets the secrets of other renewals stay, which other responses carry.
+func (c *nativeCodec) Renew(r *wire.Record, replaced []wire.Digest, next wire.ID) {
+	r.Secrets = append(slices.DeleteFunc(slices.Clone(r.Secrets), func(d wire.Digest) bool {
+		return slices.Contains(replaced, d)
+	}), wire.DigestOf(next.Secret))
+}
+
+// Settle has nothing to do: the save of the new digest was all.
+func (c *nativeCodec) Settle(_ context.Context, _ wire.Store, s wire.Settled, _ time.Duration) (wire.Settled, error) {
+	s.ID.Handle = s.At
+	return s, nil
+}
+
+// A record is encoded as a magic byte, which no text begins with, the version
+// of the format, and the fields in order: numbers as uvarints, lists by their
+// length, keys and values by theirs. The values stay readable in a dump.
+const (
+	recordMagic   = 0xF5
+	recordVersion = 1
+)
+
+var errNewerFormat = errors.New("record in a newer format than this version of the library knows")
+
+func (c *nativeCodec) Encode(r *wire.Record) []byte {
+	size := 64 + len(r.Secrets)*len(wire.Digest{}) + len(r.Marks)*len(wire.Mark{})
+	for _, v := range r.Values() {
+		size += len(v.Key) + len(v.JSON) + 4
+	}
+	b := append(make([]byte, 0, size), recordMagic, recordVersion)
+	b = binary.AppendUvarint(b, uint64(r.Created))
+	b = binary.AppendUvarint(b, uint64(r.Expires))
+	b = binary.AppendUvarint(b, encodeMaxAge(r.MaxAge))
+	b = binary.AppendUvarint(b, uint64(len(r.Secrets)))
+	for _, s := range r.Secrets {
+		b = append(b, s[:]...)
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.Marks)))
+	for _, m := range r.Marks {
+		b = append(b, m[:]...)
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.Values())))
+	for _, v := range r.Values() {
+		b = binary.AppendUvarint(b, uint64(len(v.Key)))
+		b = append(b, v.Key...)
+		b = binary.AppendUvarint(b, uint64(len(v.JSON)))
+		b = append(b, v.JSON...)
+	}
+	return b
+}
+
+// encodeMaxAge returns the seconds plus one, and 0 for none.
+func encodeMaxAge(m wire.MaxAge) uint64 {
+	own, ok := m.Own()
+	if !ok {
+		return 0
+	}
+	return uint64(own/time.Second) + 1
+}
+
+// maxSeconds is the longest lifetime that fits a time.Duration.
+const maxSeconds = uint64(1<<63-1) / uint64(time.Second)
+
+func (c *nativeCodec) Decode(_ string, data []byte) (wire.Record, error) {
+	switch {
+	case len(data) < 2 || data[0] != recordMagic || data[1] < recordVersion:
+		return wire.Record{}, ErrUnreadable
+	case data[1] > recordVersion:
+		return wire.Record{}, errNewerFormat
+	}
+	d := decoder{rest: data[2:]}
+	r := wire.Record{Created: int64(d.uvarint()), Expires: int64(d.uvarint())}
+	seconds := d.uvarint()
+	if seconds > maxSeconds+1 {
+		d.failed = true
+	} else if seconds > 0 {
+		r.MaxAge = wire.NewMaxAge(time.Duration(seconds-1) * time.Second)
+	}
+	r.Secrets = make([]wire.Digest, d.count(len(wire.Digest{})))
+	for i := range r.Secrets {
+		r.Secrets[i] = wire.Digest(d.bytes(len(wire.Digest{})))
+	}
+	r.Marks = make([]wire.Mark, d.count(len(wire.Mark{})))
+	for i := range r.Marks {
+		r.Marks[i] = wire.Mark(d.bytes(len(wire.Mark{})))
+	}
+	values := make([]wire.Value, d.count(2))
+	for i := range values {
+		values[i] = wire.Value{Key: d.block(), JSON: d.block()}
+		if i > 0 && bytes.Compare(values[i-1].Key, values[i].Key) >= 0 {
+			d.failed = true
+		}
+	}
+	if d.failed || len(d.rest) > 0 || r.Created < 0 || r.Expires < 0 {
+		return wire.Record{}, ErrUnreadable
+	}
+	r.SetValues(values)
+	return r, nil
+}
+
+// A decoder takes fields off the front of rest. After the first that is not
+// there it has failed, and returns zeros.
+type decoder struct {
+	rest   []byte
+	failed bool
+}
+
+func (d *decoder) uvarint() uint64 {
+	n, size := binary.Uvarint(d.rest)
+	if size <= 0 {
+		d.failed, d.rest = true, nil
+		return 0
+	}
+	d.rest = d.rest[size:]
+	return n
+}
+
+// count returns the length of a list whose elements take size bytes or more.
+func (d *decoder) count(size int) int {
+	n := d.uvarint()
+	if n > uint64(len(d.rest)/size) {
+		d.failed, d.rest = true, nil
+		return 0
+	}
+	return int(n)
+}
+
+// bytes takes n bytes, which count has seen to be there.
+func (d *decoder) bytes(n int) []byte {
+	b := d.rest[:n:n]
+	d.rest = d.rest[n:]
+	return b
+}
+
+func (d *decoder) block() []byte {
+	return d.bytes(d.count(1))
+}
