@@ -435,7 +435,7 @@ func (s *Session) header(h http.Header) {
 // clearCookie makes the browser forget the cookie of a destroyed session.
 func (s *Session) clearCookie(h http.Header) {
 	if s.cookie.any {
-		setCookie(h, s.manager.codec.DeleteCookie(nil))
+		setCookie(h, s.manager.codec.DeleteCookie())
 	}
 }
 

@@ -189,6 +189,8 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 			case err != nil:
 				yield(nil, err)
 				return
+			case st.at != key: // renewed since, and listed under its key
+				continue
 			}
 			s := &Session{manager: m, request: request, phase: found, id: wire.ID{Handle: key}, stored: st, closed: true}
 			s.now = s.stored.Copy()

@@ -161,6 +161,8 @@ func (o *Options) validate() error {
 	case *RedisStore:
 		if store == nil || isNil(store.Client) {
 			refuse("Store is a RedisStore without a Client; give it one, as redis.NewClient(...)")
+		} else if store.NoPrefix && store.Prefix != "" {
+			refuse("Store is a RedisStore with NoPrefix and the Prefix %q; leave out one of them", store.Prefix)
 		} else if store.WaitReplicas < 0 {
 			refuse("Store is a RedisStore with WaitReplicas %d; use 0 to wait for none", store.WaitReplicas)
 		} else if store.WaitReplicas > 0 && !canWait(store.Client) {

@@ -40,6 +40,11 @@ type RedisStore struct {
 	// begins with another: Clear deletes every key that begins with the prefix.
 	Prefix string
 
+	// NoPrefix makes keys of the ids alone, as connect-redis does with an empty prefix.
+	// Then every key of the Redis database counts as a session to Keys, Len and Clear,
+	// which deletes all of them.
+	NoPrefix bool
+
 	// WaitReplicas is how many replicas have to have a write before it counts as
 	// done: a WAIT goes behind each write, on the same connection. If fewer have
 	// acknowledged it when the time of the call is up, the call fails with
@@ -83,7 +88,7 @@ var swapScriptSHA = func() string {
 func (s *RedisStore) key(key string) string { return s.prefix() + key }
 
 func (s *RedisStore) prefix() string {
-	if s.Prefix == "" {
+	if s.Prefix == "" && !s.NoPrefix {
 		return "sess:"
 	}
 	return s.Prefix

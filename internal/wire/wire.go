@@ -55,9 +55,8 @@ type Cookies interface {
 	// maxAge, which is 0 for until it closes.
 	SetCookie(id ID, r *Record, maxAge time.Duration) (line string, secure bool)
 
-	// DeleteCookie returns the Set-Cookie line that makes a browser forget the
-	// cookie of a session, of which r may be nil.
-	DeleteCookie(r *Record) string
+	// DeleteCookie returns the Set-Cookie line that makes a browser forget the cookie.
+	DeleteCookie() string
 
 	// IsHandle reports whether a store's key may be that of a session.
 	IsHandle(key string) bool

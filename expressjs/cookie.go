@@ -1,0 +1,141 @@
+package expressjs
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/seed-4f96e14b/session/internal/wire"
+)
+
+// NewID returns what express-session's uid-safe makes: 24 random bytes as 32 letters.
+func (c *codec) NewID() wire.ID {
+	var b [24]byte
+	rand.Read(b[:])
+	return idOf(base64.RawURLEncoding.EncodeToString(b[:]))
+}
+
+func idOf(sid string) wire.ID { return wire.ID{Handle: sid, Secret: sid} }
+
+// LogHandle returns a part of the id's digest, from which nobody gets to the id.
+func (c *codec) LogHandle(sid string) string {
+	digest := wire.DigestOf(sid)
+	return hex.EncodeToString(digest[:8])
+}
+
+// maxCookieSize is what browsers keep of a cookie (RFC 6265bis §5.7).
+const maxCookieSize = 4096
+
+// Verify reads "s:" + id + "." + signature, percent-encoded or not, as the packages
+// cookie and cookie-signature do.
+func (c *codec) Verify(cookie *http.Cookie) (id wire.ID, old, ok bool) {
+	if len(cookie.Value) > maxCookieSize {
+		return id, false, false
+	}
+	signed, found := strings.CutPrefix(decodeURIComponent(cookie.Value), "s:")
+	dot := strings.LastIndexByte(signed, '.')
+	if !found || dot <= 0 { // a signed empty id is none
+		return id, false, false
+	}
+	sid, signature := signed[:dot], signed[dot+1:]
+	for n, secret := range c.secrets {
+		if hmac.Equal([]byte(signature), []byte(sign(sid, secret))) {
+			return idOf(sid), n > 0, true
+		}
+	}
+	return id, false, false
+}
+
+// sign returns the signature of cookie-signature: HMAC-SHA256 in base64 without padding.
+func sign(sid string, secret []byte) string {
+	mac := hmac.New(sha256.New, secret)
+	mac.Write([]byte(sid))
+	return base64.RawStdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// decodeURIComponent returns s as it is where JavaScript's function would throw.
+func decodeURIComponent(s string) string {
+	if decoded, err := url.PathUnescape(s); err == nil && utf8.ValidString(decoded) {
+		return decoded
+	}
+	return s
+}
+
+// encodeURIComponent escapes what JavaScript's function does.
+func encodeURIComponent(s string) string {
+	const hexDigits = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		switch ch := s[i]; {
+		case 'a' <= ch && ch <= 'z', 'A' <= ch && ch <= 'Z', '0' <= ch && ch <= '9', strings.IndexByte("-_.!~*'()", ch) >= 0:
+			b.WriteByte(ch)
+		default:
+			b.Write([]byte{'%', hexDigits[ch>>4], hexDigits[ch&15]})
+		}
+	}
+	return b.String()
+}
+
+// attributes are those of a cookie that do not change with time.
+type attributes struct {
+	domain, path                  string
+	httpOnly, secure, partitioned bool
+	priority                      string // lower case
+	sameSite                      http.SameSite
+}
+
+// SetCookie writes what express-session writes, with the attributes of the session's own
+// record, and Expires where it has a lifetime.
+func (c *codec) SetCookie(id wire.ID, r *wire.Record, maxAge time.Duration) (line string, secure bool) {
+	a := c.cookieOf(r).attributes
+	var end string
+	if maxAge > 0 {
+		end = "; Expires=" + time.UnixMilli(c.cookieExpires(r)).UTC().Format(http.TimeFormat)
+	}
+	value := encodeURIComponent("s:" + id.Secret + "." + sign(id.Secret, c.secrets[0]))
+	return a.line(c.name+"="+value, end), a.secure
+}
+
+// DeleteCookie has the attributes of new sessions: a cookie made under other options
+// stays in the browser, and opens nothing.
+func (c *codec) DeleteCookie() string {
+	return c.fresh.line(c.name+"=", "; Max-Age=0; Expires="+time.Unix(0, 0).UTC().Format(http.TimeFormat))
+}
+
+// line puts the attributes in the order of the package cookie.
+func (a *attributes) line(pair, end string) string {
+	var b strings.Builder
+	b.WriteString(pair)
+	if a.domain != "" {
+		b.WriteString("; Domain=" + a.domain)
+	}
+	b.WriteString("; Path=" + a.path + end)
+	if a.httpOnly {
+		b.WriteString("; HttpOnly")
+	}
+	if a.secure {
+		b.WriteString("; Secure")
+	}
+	if a.partitioned {
+		b.WriteString("; Partitioned")
+	}
+	if p := a.priority; p != "" {
+		b.WriteString("; Priority=" + strings.ToUpper(p[:1]) + p[1:])
+	}
+	switch a.sameSite {
+	case http.SameSiteStrictMode:
+		b.WriteString("; SameSite=Strict")
+	case http.SameSiteLaxMode:
+		b.WriteString("; SameSite=Lax")
+	case http.SameSiteNoneMode:
+		b.WriteString("; SameSite=None")
+	}
+	return b.String()
+}

@@ -1,0 +1,74 @@
+package expressjs
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/seed-4f96e14b/session/internal/wire"
+)
+
+// A wireFormat is the format of express-session and connect-redis.
+type wireFormat struct {
+	ttl func(values map[string]json.RawMessage) time.Duration // may be nil
+}
+
+// TakesWeakSecrets is true: the secrets are those of an app that is there.
+func (wireFormat) TakesWeakSecrets() bool { return true }
+
+func (f wireFormat) NewCodec(settings wire.Settings) wire.Codec {
+	c := &codec{
+		secrets: settings.Secrets,
+		name:    settings.Cookie.Name,
+		maxAge:  wire.NewMaxAge(settings.MaxAge),
+		ttl:     f.ttl,
+	}
+	c.fresh = newCookieMember(&settings.Cookie, settings.Priority)
+	return c
+}
+
+// A codec has one id for all: what the cookie signs is also the store's key.
+type codec struct {
+	secrets [][]byte // the first signs, all verify
+	name    string
+	maxAge  wire.MaxAge
+	fresh   *cookieMember // of a session that begins
+	ttl     func(values map[string]json.RawMessage) time.Duration
+}
+
+var _ wire.Codec = (*codec)(nil)
+
+// newCookieMember returns the member for attributes that the options give, those that
+// Express would leave out left out.
+func newCookieMember(c *http.Cookie, priority string) *cookieMember {
+	m := &cookieMember{attributes: attributes{
+		domain: c.Domain, path: c.Path, httpOnly: c.HttpOnly, secure: c.Secure,
+		partitioned: c.Partitioned, priority: priority, sameSite: c.SameSite,
+	}}
+	add := func(name string, value any) { m.members = append(m.members, member{name, quote(name), encode(value)}) }
+	add(originalMaxAge, nil)
+	if c.Partitioned {
+		add("partitioned", true)
+	}
+	if priority != "" {
+		add("priority", priority)
+	}
+	add(expires, nil)
+	if c.Secure {
+		add("secure", true)
+	}
+	add("httpOnly", c.HttpOnly)
+	if c.Domain != "" {
+		add("domain", c.Domain)
+	}
+	add("path", c.Path)
+	switch c.SameSite {
+	case http.SameSiteStrictMode:
+		add("sameSite", "strict")
+	case http.SameSiteLaxMode:
+		add("sameSite", "lax")
+	case http.SameSiteNoneMode:
+		add("sameSite", "none")
+	}
+	return m
+}

@@ -1,0 +1,401 @@
+package expressjs
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/seed-4f96e14b/session"
+	"github.com/seed-4f96e14b/session/internal/wire"
+)
+
+// A record is a JSON object: "cookie" with the attributes and the lifetime, the values, and
+// after the first save by Go "_goSession". What Express has written and Go does not
+// change is kept byte for byte: a number beyond 2^53, a lone surrogate, an attribute
+// that nobody knows.
+
+// foreign is what a Record has to keep beside its values.
+type foreign struct {
+	cookie  *cookieMember
+	unnamed []member // whose names Go's strings cannot hold
+	renewal *renewal // that is under way
+}
+
+// A cookieMember is the member "cookie".
+type cookieMember struct {
+	members []member
+	attributes
+}
+
+const (
+	originalMaxAge = "originalMaxAge" // milliseconds, or null
+	expires        = "expires"        // a date, or null
+)
+
+// bookkeeping is the member "_goSession".
+type bookkeeping struct {
+	Created int64    `json:"created"`           // Unix milliseconds
+	Expires int64    `json:"expires,omitempty"` // the deadline, where cookie.expires is not it
+	Marks   []string `json:"marks"`
+	Renewal *renewal `json:"renewal,omitempty"`
+}
+
+// A renewal says that the session is about to move to another id. It is good only
+// under the key that it was made for: Express may copy all members of a session into
+// another one, as passport's keepSessionInfo does.
+type renewal struct {
+	From string `json:"from"` // digest of the key
+	To   string `json:"to"`
+}
+
+// A member is one of a JSON object, as it stands there.
+type member struct {
+	name           string
+	rawName, value []byte
+}
+
+const ownMember = "_goSession"
+
+// reserved are the names that Express drops when it reads a record: its methods, and
+// what every JavaScript object has.
+var reserved = []string{
+	"cookie", ownMember,
+	"req", "id", "touch", "resetMaxAge", "save", "reload", "destroy", "regenerate",
+	"constructor", "toString", "toLocaleString", "valueOf", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable",
+	"__proto__", "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__",
+}
+
+func (c *codec) CheckKey(key string) error {
+	switch {
+	case slices.Contains(reserved, key):
+		return fmt.Errorf("expressjs: key %q is reserved by express-session, which drops it; use another name", key)
+	case !isName(key):
+		return fmt.Errorf("expressjs: key %q is not valid UTF-8, which JSON needs", key)
+	}
+	return nil
+}
+
+// isName reports whether a name comes out of JSON as it went in.
+func isName(key string) bool {
+	return utf8.ValidString(key) && !strings.ContainsRune(key, utf8.RuneError)
+}
+
+func (c *codec) NewRecord(now time.Time) wire.Record {
+	return wire.Record{Created: now.UnixMilli(), MaxAge: c.maxAge}
+}
+
+// IsOver is false: Express moves the time to live alone, so "expires" goes stale, and a
+// record that is there is alive.
+func (c *codec) IsOver(*wire.Record, time.Time) bool { return false }
+
+// TTL returns whole seconds, rounded up as connect-redis does.
+func (c *codec) TTL(left time.Duration) time.Duration {
+	if left > math.MaxInt64-time.Second {
+		return left
+	}
+	return max((left + time.Second - 1).Truncate(time.Second), time.Second)
+}
+
+func (c *codec) Lifetime(r *wire.Record, otherwise time.Duration) time.Duration {
+	if c.ttl == nil {
+		return otherwise
+	}
+	values := make(map[string]json.RawMessage, len(r.Values()))
+	for _, v := range r.Values() {
+		values[string(v.Key)] = slices.Clone(v.JSON)
+	}
+	return max(c.ttl(values), time.Second)
+}
+
+// cookieExpires returns when the cookie ends of a session that has a lifetime.
+func (c *codec) cookieExpires(r *wire.Record) int64 {
+	own, _ := r.MaxAge.Own()
+	if c.ttl == nil {
+		return r.Expires
+	}
+	return r.Expires + (own - c.Lifetime(r, own)).Milliseconds()
+}
+
+func (c *codec) cookieOf(r *wire.Record) *cookieMember {
+	if f, ok := r.Foreign.(*foreign); ok {
+		return f.cookie
+	}
+	return c.fresh
+}
+
+// Decode refuses what Express cannot read either: no JSON, no object, no object
+// "cookie" in it.
+func (c *codec) Decode(at string, data []byte) (wire.Record, error) {
+	if len(data) == 0 || string(data) == "null" { // as Express sees them
+		return wire.Record{}, session.ErrNotFound
+	}
+	all, err := members(data)
+	if err != nil {
+		return wire.Record{}, unreadable("%w", err)
+	}
+	now := time.Now().UnixMilli()
+	f := &foreign{}
+	r := wire.Record{Created: now, Foreign: f, Secrets: []wire.Digest{wire.DigestOf(at)}}
+	var own bookkeeping
+	values := make([]wire.Value, 0, len(all))
+	for _, m := range all {
+		switch {
+		case m.name == "cookie":
+			f.cookie, err = decodeCookie(m.value)
+		case m.name == ownMember:
+			own.decode(m.value)
+		case isName(m.name):
+			values = append(values, wire.Value{Key: []byte(m.name), JSON: m.value})
+		default:
+			f.unnamed = append(f.unnamed, m)
+		}
+	}
+	if f.cookie == nil && err == nil {
+		err = errors.New("no member cookie")
+	}
+	if err != nil {
+		return wire.Record{}, unreadable("%w", err)
+	}
+	slices.SortFunc(values, func(a, b wire.Value) int { return bytes.Compare(a.Key, b.Key) })
+	r.SetValues(values)
+
+	if r.MaxAge, err = decodeMaxAge(f.cookie.get(originalMaxAge)); err != nil {
+		return wire.Record{}, unreadable("%w", err)
+	}
+	if lifetime, _ := r.MaxAge.Own(); lifetime > 0 && c.ttl == nil {
+		r.Expires = decodeDate(f.cookie.get(expires))
+	} else {
+		r.Expires = own.Expires
+	}
+	if own.Created > 0 {
+		r.Created = min(own.Created, now)
+	}
+	for _, text := range own.Marks {
+		var mark wire.Mark
+		if b, err := base64.RawStdEncoding.DecodeString(text); err == nil && copy(mark[:], b) == len(mark) {
+			r.Marks = append(r.Marks, mark)
+		}
+	}
+	if own.Renewal != nil && own.Renewal.From == keyDigest(at) {
+		f.renewal = own.Renewal
+	}
+	return r, nil
+}
+
+func unreadable(format string, args ...any) error {
+	return fmt.Errorf("%w: not a session of Express: %w", session.ErrUnreadable, fmt.Errorf(format, args...))
+}
+
+// decode takes what it can: Express may have written anything under the name.
+func (b *bookkeeping) decode(data []byte) {
+	if json.Unmarshal(data, b) != nil {
+		*b = bookkeeping{}
+	}
+}
+
+func keyDigest(key string) string {
+	digest := wire.DigestOf(key)
+	return base64.RawStdEncoding.EncodeToString(digest[:])
+}
+
+// members returns the members of a JSON object in order, the last where several have
+// one name.
+func members(data []byte) ([]member, error) {
+	if !json.Valid(data) {
+		return nil, errors.New("no JSON")
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	if token, err := d.Token(); err != nil || token != json.Delim('{') {
+		return nil, errors.New("no JSON object")
+	}
+	var all []member
+	index := make(map[string]int)
+	for d.More() {
+		before := d.InputOffset()
+		token, err := d.Token()
+		name, ok := token.(string)
+		if err != nil || !ok {
+			return nil, errors.New("no JSON object")
+		}
+		m := member{name: name, rawName: bytes.TrimLeft(data[before:d.InputOffset()], ", \t\r\n")}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, errors.New("no JSON object")
+		}
+		end := d.InputOffset()
+		m.value = bytes.Trim(data[end-int64(len(value)):end:end], " \t\r\n")
+		if i, dup := index[name]; dup && isName(name) {
+			all[i] = m
+			continue
+		}
+		index[name] = len(all)
+		all = append(all, m)
+	}
+	if _, err := d.Token(); err != nil && err != io.EOF {
+		return nil, errors.New("no JSON object")
+	}
+	return all, nil
+}
+
+func decodeCookie(data []byte) (*cookieMember, error) {
+	all, err := members(data)
+	if err != nil {
+		return nil, errors.New("the member cookie is no object")
+	}
+	c := &cookieMember{members: all}
+	text := func(name string) string {
+		var s string
+		_ = json.Unmarshal(c.get(name), &s) // else none
+		return s
+	}
+	is := func(name, value string) bool { return string(c.get(name)) == value }
+	c.httpOnly = !is("httpOnly", "false")
+	c.secure = is("secure", "true") || text("secure") != "" // "auto", which a cookie function leaves as it is
+	c.partitioned = is("partitioned", "true")
+	c.path, c.domain = text("path"), text("domain")
+	if check := (&http.Cookie{Name: "x", Path: c.path}); c.path == "" || check.Valid() != nil {
+		c.path = "/"
+	}
+	if check := (&http.Cookie{Name: "x", Domain: c.domain}); check.Valid() != nil {
+		c.domain = ""
+	}
+	switch p := strings.ToLower(text("priority")); p {
+	case "low", "medium", "high":
+		c.priority = p
+	}
+	c.sameSite = http.SameSiteDefaultMode
+	if is("sameSite", "true") {
+		c.sameSite = http.SameSiteStrictMode
+	} else if mode, err := sameSiteOption(text("sameSite")); err == nil {
+		c.sameSite = mode
+	}
+	return c, nil
+}
+
+// get returns the JSON of a member, or nil.
+func (c *cookieMember) get(name string) []byte {
+	for _, m := range c.members {
+		if m.name == name {
+			return m.value
+		}
+	}
+	return nil
+}
+
+// decodeMaxAge reads milliseconds. A session that has none lives until the browser closes.
+func decodeMaxAge(value []byte) (wire.MaxAge, error) {
+	switch string(value) {
+	case "", "null", "false":
+		return wire.NewMaxAge(0), nil
+	}
+	var ms float64
+	if err := json.Unmarshal(value, &ms); err != nil {
+		return 0, errors.New("cookie.originalMaxAge is no number")
+	}
+	const most = float64(math.MaxInt64 / int64(time.Millisecond) / 2)
+	return wire.NewMaxAge(time.Duration(min(max(ms, 1), most)) * time.Millisecond), nil
+}
+
+// decodeDate returns Unix milliseconds, and 0 for what is no date: then the deadline is due.
+func decodeDate(value []byte) int64 {
+	var date time.Time
+	if json.Unmarshal(value, &date) == nil && string(value) != "null" {
+		return max(date.UnixMilli(), 0)
+	}
+	var ms float64
+	if json.Unmarshal(value, &ms) == nil {
+		return int64(min(max(ms, 0), math.MaxInt64/2))
+	}
+	return 0
+}
+
+// jsonDate is the layout of JavaScript's Date.prototype.toJSON.
+const jsonDate = "2006-01-02T15:04:05.000Z"
+
+func (c *codec) Encode(r *wire.Record) []byte {
+	cookie := c.cookieOf(r)
+	own := bookkeeping{Created: r.Created, Marks: make([]string, len(r.Marks))}
+	for i, mark := range r.Marks {
+		own.Marks[i] = base64.RawStdEncoding.EncodeToString(mark[:])
+	}
+	var unnamed []member
+	if f, ok := r.Foreign.(*foreign); ok {
+		unnamed, own.Renewal = f.unnamed, f.renewal
+	}
+	maxAge, date := []byte("null"), []byte("null")
+	if lifetime, _ := r.MaxAge.Own(); lifetime > 0 {
+		maxAge = encode(lifetime.Milliseconds())
+		date = encode(time.UnixMilli(c.cookieExpires(r)).UTC().Format(jsonDate))
+	} else if string(cookie.get(originalMaxAge)) == "false" { // as Express writes it for expires = false
+		maxAge, date = []byte("false"), []byte("false")
+	}
+	if lifetime, _ := r.MaxAge.Own(); lifetime == 0 || c.ttl != nil {
+		own.Expires = r.Expires
+	}
+
+	b := append(make([]byte, 0, 256+r.Size()+8*len(r.Values())), `{"cookie":`...)
+	b = cookie.append(b, maxAge, date)
+	for _, v := range r.Values() {
+		b = append(append(b, ','), quote(string(v.Key))...)
+		b = append(append(b, ':'), v.JSON...)
+	}
+	for _, m := range unnamed {
+		b = appendMember(append(b, ','), m)
+	}
+	b = append(b, `,"`+ownMember+`":`...)
+	return append(append(b, encode(own)...), '}')
+}
+
+// append appends the member with another lifetime. What Express takes an absent
+// attribute for, it then says.
+func (c *cookieMember) append(b, maxAge, date []byte) []byte {
+	all := slices.Clone(c.members)
+	set := func(name string, value []byte, always bool) {
+		i := slices.IndexFunc(all, func(m member) bool { return m.name == name })
+		switch {
+		case i < 0:
+			all = append(all, member{name, quote(name), value})
+		case always:
+			all[i].value = value
+		}
+	}
+	set(originalMaxAge, maxAge, true)
+	set(expires, date, true)
+	set("httpOnly", []byte("true"), false)
+	set("path", []byte(`"/"`), false)
+	b = append(b, '{')
+	for i, m := range all {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendMember(b, m)
+	}
+	return append(b, '}')
+}
+
+func appendMember(b []byte, m member) []byte {
+	b = append(append(b, m.rawName...), ':')
+	return append(b, m.value...)
+}
+
+// encode returns the JSON of a value that has one.
+func encode(value any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(value); err != nil {
+		panic(fmt.Errorf("expressjs: %w", err))
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+func quote(name string) []byte { return encode(name) }
