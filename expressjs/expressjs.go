@@ -38,9 +38,9 @@
 // library holds a digest of it instead.
 //
 // [session.Session.Renew] gives a session another id, and so moves it to another key.
-// Two keys stay behind until the session would have ended: an empty one, which Express takes
-// for no session, and one that leads Go from the old id to the new, so that a logout with
-// the old cookie still ends the session. Express does not follow it.
+// Two keys stay behind for the session's lifetime and a day: an empty one, which Express
+// takes for no session, and one that leads Go from the old id to the new, so that a logout
+// with the old cookie still ends the session. Express does not follow it.
 //
 // Every record that Go writes has one member more, "_goSession": when the session began
 // and the marks of Go's last saves. Express keeps it and does not look at it.

@@ -3,11 +3,13 @@ package expressjs
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"math"
+	mathrand "math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -19,9 +21,10 @@ import (
 // A renewal moves a session from one key to another, with calls that each concern one
 // key. It must lose no change, survive no logout, and end whoever goes on with it:
 //
-//  1. The save of the request that renews puts the next id into the record, as
-//     "renewal". The record is still good under the old id. Another request that renews
-//     the same session finds that id there, and helps to move the session to it.
+//  1. The save of the request that renews announces the next id in the record, as
+//     "renewal". The record is still good under the old id. If another request renews
+//     the same session, its own announcement takes the place of this one, which
+//     stops the renewal that announced before.
 //  2. A pointer from the old key to the next is made, under a key of its own.
 //  3. The record is copied to the next key, which nobody has a cookie of yet.
 //  4. The old record is replaced by nothing at all, if it is still what was copied.
@@ -32,8 +35,10 @@ import (
 // logout deletes the old key before it looks for the pointer, and then what that points
 // to: either the copy is deleted, or the move fails at step 4.
 //
-// The copy never goes back in time: whoever copies has read the copy before the record,
-// and replaces only the copy that it has read.
+// Two renewals at once each have a next id, and one of them comes to step 4. The other
+// deletes its copy, which nobody else writes or knows. The pointer leads to the one that
+// moved: who changes it has read it before the record in which its own announcement
+// stands, changes only what it has read, and writes it after each announcement.
 
 // pointerSuffix makes the key of a pointer out of an id.
 const pointerSuffix = ":renewed"
@@ -44,6 +49,7 @@ type pointer struct {
 	Cookie  json.RawMessage `json:"cookie"`
 	Renewed struct {
 		To string `json:"to"`
+		By string `json:"by"` // an announcement; each has a name of its own
 	} `json:"_goSession"`
 }
 
@@ -104,37 +110,34 @@ func (c *codec) Delete(ctx context.Context, store wire.Store, sid string) error 
 	return nil
 }
 
-// Renew leaves alone a session that another request has moved meanwhile, and the id of a
-// renewal that is under way.
+// Renew leaves alone a session that another request has moved meanwhile.
 func (c *codec) Renew(r *wire.Record, replaced []wire.Digest, next wire.ID) {
 	if slices.ContainsFunc(replaced, r.Opens) {
 		c.announce(r, next.Handle)
 	}
 }
 
-// announce makes a renewal under way, unless one is.
 func (c *codec) announce(r *wire.Record, next string) {
 	f := foreign{cookie: c.fresh}
 	if old, ok := r.Foreign.(*foreign); ok {
 		f = *old
 	}
-	if f.renewal == nil {
-		f.renewal = &renewal{From: base64.RawStdEncoding.EncodeToString(r.Secrets[0][:]), To: next}
-		r.Foreign = &f
-	}
+	f.renewal = &renewal{From: base64.RawStdEncoding.EncodeToString(r.Secrets[0][:]), To: next}
+	r.Foreign = &f
 }
 
 // Settle makes the steps from the second on. If a call fails, it looks once what has
 // become of it.
 func (c *codec) Settle(ctx context.Context, store wire.Store, s wire.Settled, ttl time.Duration) (wire.Settled, error) {
-	m := move{codec: c, store: store, from: s.At, record: s.Data, next: s.ID.Handle, ttl: ttl}
-	m.to = m.announced(m.record)
-	if m.to == "" { // another request has moved it, to where it is
+	m := move{codec: c, store: store, from: s.At, to: s.ID.Handle, by: rand.Text(), record: s.Data, ttl: ttl}
+	var err error
+	switch m.announced(s.Data) {
+	case "": // by Renew, because another request had moved the session to where it is
 		return wire.Settled{ID: idOf(s.At), At: s.At, Data: s.Data}, nil
-	}
-	err := error(session.ErrConflict)
-	if m.to == m.next { // nobody else knows that key yet
+	case m.to:
 		err = m.step(ctx)
+	default: // another renewal has taken the place of this one
+		err = session.ErrConflict
 	}
 	for attempt, failures := 1, 0; err != nil; attempt++ {
 		if !errors.Is(err, session.ErrConflict) {
@@ -145,33 +148,32 @@ func (c *codec) Settle(ctx context.Context, store wire.Store, s wire.Settled, tt
 		if err := pause(ctx, attempt); err != nil {
 			return wire.Settled{}, err
 		}
-		var moved bool
-		if moved, err = m.look(ctx); moved {
-			at, data, err := c.Load(ctx, store, m.from)
-			return wire.Settled{ID: idOf(m.to), At: at, Data: data}, err
-		}
-		if errors.Is(err, session.ErrNotFound) {
+		err = m.look(ctx)
+		switch {
+		case errors.Is(err, session.ErrNotFound):
 			return wire.Settled{}, err
-		}
-		if err == nil {
+		case err == nil && len(m.record) == 0:
+			return m.end(ctx)
+		case err == nil:
 			err = m.step(ctx)
 		}
 	}
 	return wire.Settled{ID: idOf(m.to), At: m.to, Data: m.record}, nil
 }
 
-// A move is what Settle knows of the store.
+// A move is what Settle knows of the store, in the order in which it has looked.
 type move struct {
 	codec    *codec
 	store    wire.Store
 	from, to string
-	record   []byte // under from
+	by       string // the announcement that is to stand in the record
+	pointer  []byte // from the one to the other; nil if there is none
 	copied   []byte // under to; nil if there is nothing
-	next     string // to, unless another renewal was announced first
+	record   []byte // under from; empty if the session has moved
 	ttl      time.Duration
 }
 
-// announced returns the id to which a record is about to move, or "".
+// announced returns the next id that a record announces, or "".
 func (m *move) announced(record []byte) string {
 	r, err := m.codec.Decode(m.from, record)
 	if f, ok := r.Foreign.(*foreign); ok && err == nil && f.renewal != nil {
@@ -180,83 +182,92 @@ func (m *move) announced(record []byte) string {
 	return ""
 }
 
-// step makes the steps from the second on, on what it knows. An error is
+// step makes the steps from the second on, on what it knows. The error is
 // session.ErrConflict where that was out of date.
 func (m *move) step(ctx context.Context) error {
-	if err := m.point(ctx); err != nil {
-		return err
-	}
-	var err error
-	if m.copied == nil {
-		err = m.store.Create(ctx, m.to, m.record, m.ttl)
-	} else if !bytes.Equal(m.copied, m.record) {
-		err = m.store.CompareAndSwap(ctx, m.to, m.copied, m.record, m.ttl)
-	}
-	if err != nil {
-		return err
-	}
-	return m.store.CompareAndSwap(ctx, m.from, m.record, nil, m.ttl)
-}
-
-// point makes the pointer lead to where the session moves.
-func (m *move) point(ctx context.Context) error {
 	p := pointer{Cookie: json.RawMessage(`{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}`)}
-	p.Renewed.To = m.to
-	key, data := m.from+pointerSuffix, encode(p)
-	err := m.store.Create(ctx, key, data, m.ttl)
-	if !errors.Is(err, session.ErrConflict) {
+	p.Renewed.To, p.Renewed.By = m.to, m.by
+	trace := m.ttl + min(traceTTL, math.MaxInt64-m.ttl)
+	if err := m.put(ctx, m.from+pointerSuffix, m.pointer, encode(p), trace); err != nil {
 		return err
 	}
-	old, err := m.store.Load(ctx, key)
-	if err != nil || bytes.Equal(old, data) {
+	if err := m.put(ctx, m.to, m.copied, m.record, m.ttl); err != nil {
 		return err
 	}
-	return m.store.CompareAndSwap(ctx, key, old, data, m.ttl)
+	return m.store.CompareAndSwap(ctx, m.from, m.record, nil, trace)
 }
 
-// look reads anew what is there, and reports whether the session has moved. The error is
-// session.ErrNotFound if it has ended; then nothing of it is left.
-func (m *move) look(ctx context.Context) (moved bool, err error) {
-	m.copied, err = m.store.Load(ctx, m.to)
-	if err != nil && !errors.Is(err, session.ErrNotFound) {
-		return false, err
+// traceTTL is how much longer than a session that is not used again the way to it
+// stays, for a request with the old cookie that takes its time.
+const traceTTL = 24 * time.Hour
+
+// put makes data what the store has under key, if that is old now.
+func (m *move) put(ctx context.Context, key string, old, data []byte, ttl time.Duration) error {
+	switch {
+	case old == nil:
+		return m.store.Create(ctx, key, data, ttl)
+	case bytes.Equal(old, data):
+		return nil
+	}
+	return m.store.CompareAndSwap(ctx, key, old, data, ttl)
+}
+
+// look reads anew what is there, and announces the renewal again where another's
+// announcement, or what Express saved, has taken its place. The error is
+// session.ErrNotFound if the session has ended; then nothing of it is left.
+func (m *move) look(ctx context.Context) (err error) {
+	if m.pointer, err = m.load(ctx, m.from+pointerSuffix); err != nil {
+		return err
+	}
+	if m.copied, err = m.load(ctx, m.to); err != nil {
+		return err
 	}
 	m.record, err = m.store.Load(ctx, m.from)
 	switch {
 	case errors.Is(err, session.ErrNotFound):
-		return false, errors.Join(err, m.codec.Delete(ctx, m.store, m.from), m.store.Delete(ctx, m.to))
-	case err != nil:
-		return false, err
-	case len(m.record) == 0:
-		return true, nil
+		return errors.Join(err, m.codec.Delete(ctx, m.store, m.from), m.store.Delete(ctx, m.to))
+	case err != nil || len(m.record) == 0 || m.announced(m.record) == m.to:
+		return err
 	}
-	if to := m.announced(m.record); to == m.to {
-		return false, nil
-	} else if to != "" { // Express has saved over our announcement, and another request made its own
-		m.to = to
-		return false, session.ErrConflict
-	}
-	return false, m.announceAgain(ctx)
-}
-
-// announceAgain makes the first step on a record that Express has saved over ours.
-func (m *move) announceAgain(ctx context.Context) error {
 	r, err := m.codec.Decode(m.from, m.record)
 	if err != nil {
 		return err
 	}
 	m.codec.announce(&r, m.to)
-	record := m.codec.Encode(&r)
-	if err := m.store.CompareAndSwap(ctx, m.from, m.record, record, m.ttl); err != nil {
+	m.by = rand.Text()
+	if err := m.store.CompareAndSwap(ctx, m.from, m.record, m.codec.Encode(&r), m.ttl); err != nil {
 		return err
 	}
-	m.record = record
-	return nil
+	return session.ErrConflict // with what was read before the announcement
+}
+
+// load is the store's Load, and nil for what is not there.
+func (m *move) load(ctx context.Context, key string) ([]byte, error) {
+	data, err := m.store.Load(ctx, key)
+	if errors.Is(err, session.ErrNotFound) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// end finds out where a session is that has moved, by this renewal or by another.
+func (m *move) end(ctx context.Context) (wire.Settled, error) {
+	moved, err := m.codec.follow(ctx, m.store, m.from)
+	if err != nil {
+		return wire.Settled{}, err
+	}
+	if moved != m.to {
+		if err := m.store.Delete(ctx, m.to); err != nil {
+			return wire.Settled{}, err
+		}
+	}
+	at, data, err := m.codec.Load(ctx, m.store, moved)
+	return wire.Settled{ID: idOf(moved), At: at, Data: data}, err
 }
 
 // pause waits a random time, longer with each attempt.
 func pause(ctx context.Context, attempt int) error {
-	timer := time.NewTimer(rand.N(time.Duration(min(attempt, 16)) * time.Millisecond / 2))
+	timer := time.NewTimer(mathrand.N(time.Duration(min(attempt, 16)) * time.Millisecond / 2))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
