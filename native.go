@@ -137,8 +137,8 @@ func (c *nativeCodec) Lifetime(_ *wire.Record, otherwise time.Duration) time.Dur
 	return otherwise
 }
 
-func (c *nativeCodec) IsOver(r *wire.Record, now time.Time) bool {
-	return r.Expires <= now.UnixMilli()
+func (c *nativeCodec) IsOver(expires int64, now time.Time) bool {
+	return expires <= now.UnixMilli()
 }
 
 // housekeeping is how long the store keeps a record after its deadline, so that

@@ -313,7 +313,7 @@ func (m *Manager) absoluteEnd(r *wire.Record) int64 {
 // hasEnded reports whether the time of a session is over.
 func (m *Manager) hasEnded(r *wire.Record) bool {
 	now := time.Now()
-	return m.codec.IsOver(r, now) || m.absoluteEnd(r) <= now.UnixMilli()
+	return m.codec.IsOver(r.Expires, now) || m.absoluteEnd(r) <= now.UnixMilli()
 }
 
 // moves is how many times at most the deadline of a session that is only read

@@ -95,7 +95,7 @@ func (c *codec) NewRecord(now time.Time) wire.Record {
 
 // IsOver is false: Express moves the time to live alone, so "expires" goes stale, and a
 // record that is there is alive.
-func (c *codec) IsOver(*wire.Record, time.Time) bool { return false }
+func (c *codec) IsOver(int64, time.Time) bool { return false }
 
 // TTL returns whole seconds, rounded up as connect-redis does.
 func (c *codec) TTL(left time.Duration) time.Duration {

@@ -86,8 +86,9 @@ type Records interface {
 	// options and the record say otherwise.
 	Lifetime(r *Record, otherwise time.Duration) time.Duration
 
-	// IsOver reports whether the deadline of a record that is in the store has passed.
-	IsOver(r *Record, now time.Time) bool
+	// IsOver reports whether a record that is in the store has ended if its deadline
+	// is at expires, in Unix milliseconds.
+	IsOver(expires int64, now time.Time) bool
 
 	// TTL returns for how long the store is to keep a record whose deadline is
 	// left away.
