@@ -98,7 +98,8 @@ type Options struct {
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// Logger gets a line for everything that goes wrong. Nil means slog.Default().
-	// No line holds a cookie or a secret; a "session" attribute is [Session.ID].
+	// No line holds a cookie or a secret; a "session" attribute is [Session.ID], or
+	// with package expressjs, where that is half a secret, a digest of it.
 	Logger *slog.Logger
 }
 

@@ -164,7 +164,8 @@ func FromContext(ctx context.Context) (*Session, bool) {
 
 // ID returns a public handle of the session. It stays the same when the session
 // is renewed and changes when it is regenerated. It is safe to log, to list and
-// to show to the user, and useless as a cookie.
+// to show to the user, and useless as a cookie. With package expressjs it is Express's
+// req.sessionID, which changes with a renewal too, and is better not logged.
 func (s *Session) ID() string {
 	s.mu.Lock()
 	defer s.unlock()
@@ -255,7 +256,9 @@ func (s *Session) Regenerate() {
 // attacker's, call [Session.Regenerate] instead. After the first byte of the
 // response it is an [ErrHeaderSent]. If the response never arrives, or is an error
 // because the store applied the renewal and did not say so in time, the client is
-// left with the dead cookie: it is anonymous, and can log in again.
+// left with the dead cookie: it is anonymous, and can log in again. With package
+// expressjs a renewal moves the session to another key, which takes three calls of the
+// store more, and two at once end up with one cookie.
 func (s *Session) Renew() {
 	s.mu.Lock()
 	defer s.unlock()
