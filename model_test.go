@@ -685,6 +685,30 @@ func TestModel(t *testing.T) {
 	})
 }
 
+// TestModelFound runs histories that the search has found, each of which was a bug once.
+func TestModelFound(t *testing.T) {
+	for _, text := range []string{
+		// A request helped another to move the session to its next key, after the session had ended there.
+		"options=x setup=login,name,update tabs=|renew;regenerate|set;renew;save schedule=2,2,2,2,2,2 lost=0 failed=0",
+		// A renewal took the announcement of another for its own, and sent the old cookie.
+		"options=x setup=login,name,update tabs=|renew|delete;save;renew schedule=2,2,2,2,2,2,2,2,2,1,1,1,2 lost=0 failed=3",
+		// A pointer was led to the renewal that had lost, because it looked as if nobody had changed it.
+		"options=x setup=login,name,update tabs=|delete;renew;set|renew schedule=2,1,2,2,1,1,1,1,2,2,1,1,1,1,1,1,2,2,2,2,2,2,2,2,2,2 lost=0 failed=5",
+		// The pointer ended before the session to which it led.
+		"options=x setup=login,name,update tabs=|renew|reload;set schedule=1,1,2,2,1,2,2,1,59m,2,1,1,30m lost=0 failed=0",
+	} {
+		h, err := parseHistory(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Test(t, func(t *testing.T) {
+			if w, err := runHistory(t, new(session.MemoryStore), h); err != nil {
+				t.Error(explain(w, h, err))
+			}
+		})
+	}
+}
+
 // modelRequests are requests of up to four calls of the store.
 var modelRequests = []string{
 	"none", "get", "touch", "set", "name", "same", "update", "pop", "delete", "relogin", "maxage", "browser",

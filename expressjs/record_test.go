@@ -297,6 +297,36 @@ func TestExpressSavesMeanwhile(t *testing.T) {
 	}
 }
 
+// When a session began is kept where Go has saved it, also across Express's saves, and not
+// known before.
+func TestCreated(t *testing.T) {
+	at(t, frozen, func(t *testing.T) {
+		store := withRecord(`{"cookie":{"originalMaxAge":36000000},"userId":"u1"}`)
+		options, err := expressjs.Options{Secrets: []string{testSecret}, Store: expressjs.RedisStore{Client: store}}.Session()
+		if err != nil {
+			t.Fatal(err)
+		}
+		options.AbsoluteTimeout = 24 * time.Hour
+		options.Logger = slog.New(slog.DiscardHandler)
+		m, err := session.New(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask(m, testCookie, func(s *session.Session) { userKey.Set(s, "u2") })
+		time.Sleep(23 * time.Hour)
+		store.keys["sess:"+testSid] = redisValue{strings.Replace(store.record(), "u2", "u3", 1), time.Hour}
+		ask(m, testCookie, func(s *session.Session) {
+			if user := userKey.Get(s); user != "u3" || !s.Created().Equal(frozen) {
+				t.Errorf("user %q, created %v, want %v", user, s.Created(), frozen)
+			}
+		})
+		time.Sleep(time.Hour)
+		if user := userOf(m, testCookie); user != "" {
+			t.Errorf("after AbsoluteTimeout the user is %q", user)
+		}
+	})
+}
+
 // A save whose reply is lost is recognised by its mark, and made once.
 func TestLostReply(t *testing.T) {
 	store := &lossy{redisMap: withRecord(`{"cookie":{},"n":1}`), lose: 1}
@@ -500,6 +530,23 @@ func TestRenew(t *testing.T) {
 			t.Errorf("after the logout of one the other's user is %q", user)
 		}
 	})
+	t.Run("one overtakes the other", func(t *testing.T) {
+		store := &meddled{redisMap: withRecord(`{"cookie":{"originalMaxAge":60000},"userId":"u1"}`)}
+		m, _ := newShared(t, store, nil)
+		var first string
+		store.before = func() { first = newCookie(t, ask(m, testCookie, renew)) }
+		second := newCookie(t, ask(m, testCookie, renew))
+		if userOf(m, first) != "u1" || first != second {
+			t.Error("two requests renewed one session, and got cookies of two")
+		}
+		copies := 0
+		for _, v := range store.keys {
+			copies += strings.Count(v.text, "u1")
+		}
+		if copies != 1 {
+			t.Errorf("%d copies of the session are left", copies)
+		}
+	})
 	t.Run("Express saves between the steps", func(t *testing.T) {
 		store := &meddled{redisMap: withRecord(`{"cookie":{"originalMaxAge":60000},"userId":"u1"}`)}
 		store.before = func() {
@@ -551,9 +598,9 @@ type meddled struct {
 }
 
 func (m *meddled) SetNX(ctx context.Context, key string, value any, ttl time.Duration) *redis.BoolCmd {
-	if m.before != nil && !strings.HasSuffix(key, ":renewed") {
-		m.before()
+	if before := m.before; before != nil && !strings.HasSuffix(key, ":renewed") {
 		m.before = nil
+		before()
 	}
 	return m.redisMap.SetNX(ctx, key, value, ttl)
 }
