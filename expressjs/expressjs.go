@@ -28,7 +28,11 @@
 //   - An Express request that saves a session which Go has destroyed, regenerated or
 //     renewed meanwhile brings it back, as it does after an Express logout.
 //
-// Routes that change the same values at the same time are best moved together.
+// Routes that change the same values at the same time are best moved together. In a slow
+// Express route that stays, call req.session.reload just before the change: it then
+// changes what Go has saved, and fails where Go has ended the session. And wait for
+// req.session.save before an answer that sends the browser on, because the next
+// request may be one for Go.
 //
 // # What sharing costs
 //

@@ -1,0 +1,1123 @@
+package expressjs_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/seed-4f96e14b/session"
+	"github.com/seed-4f96e14b/session/expressjs"
+	"github.com/seed-4f96e14b/session/internal/nodetest"
+	"github.com/seed-4f96e14b/session/internal/redistest"
+)
+
+// The tests in this file put this package and the real express-session, with
+// connect-redis on Node, in front of one real Redis, and one browser in front of both.
+
+// apps is a service of two apps, one in Express and one in Go, with the same
+// routes and one set of sessions.
+type apps struct {
+	options         expressjs.Options
+	redis           *redis.Client
+	express, golang side
+	handlers        sync.Map // of visitor.inGo, by name
+}
+
+// A side is one of the two apps.
+type side struct{ name, url string }
+
+const (
+	secretA = "the first secret of these tests: 4b1d"
+	secretB = "another one, which comes after it: 90"
+	ada     = `{"id":1,"name":"Ada"}`
+	bob     = `{"id":2,"name":"Bob"}`
+)
+
+type account struct {
+	ID   int    `json:"id"`
+	Name string `json:"name"`
+}
+
+const (
+	accountKey session.Key[account] = "user"
+	themeKey   session.Key[string]  = "theme"
+	countKey   session.Key[int]     = "count"
+)
+
+// startApps starts all of it for the test.
+func startApps(t *testing.T, options expressjs.Options) *apps {
+	t.Helper()
+	a := &apps{redis: redistest.Client(t)}
+	a.deploy(t, options)
+	return a
+}
+
+// deploy replaces both apps by new ones, and checks at their end what is in Redis.
+func (a *apps) deploy(t *testing.T, options expressjs.Options) {
+	t.Helper()
+	if options.Secrets == nil {
+		options.Secrets = []string{secretA}
+	}
+	options.Store.Client = a.redis
+	a.options = options
+	sessions, err := expressjs.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(sessions.Handler(a.routes(t)))
+	t.Cleanup(server.Close)
+	a.golang = side{"Go", server.URL}
+	a.express = side{"Express", startNode(t, nodeConfig(options, a.redis.Options().Addr))}
+	express := a.express // what is deployed later is stopped first
+	t.Cleanup(func() {
+		a.express = express
+		a.check(t)
+	})
+}
+
+// nodeConfig returns the options that mean the same in Express.
+func nodeConfig(o expressjs.Options, redisAddr string) map[string]any {
+	cookie := map[string]any{"httpOnly": !o.Cookie.ScriptAccess}
+	if o.Cookie.MaxAge > 0 {
+		cookie["maxAge"] = o.Cookie.MaxAge.Milliseconds()
+	}
+	if o.Cookie.SameSite != "" {
+		cookie["sameSite"] = o.Cookie.SameSite
+	}
+	if o.Cookie.Priority != "" {
+		cookie["priority"] = o.Cookie.Priority
+	}
+	options := map[string]any{
+		"secret": o.Secrets, "cookie": cookie,
+		"resave": o.Resave, "saveUninitialized": o.SaveUninitialized, "rolling": o.Rolling,
+	}
+	if o.Name != "" {
+		options["name"] = o.Name
+	}
+	store := map[string]any{"disableTouch": o.Store.DisableTouch}
+	if o.Store.Prefix != "" || o.Store.NoPrefix {
+		store["prefix"] = o.Store.Prefix
+	}
+	if o.Store.TTL > 0 {
+		store["ttl"] = o.Store.TTL / time.Second
+	}
+	return map[string]any{"redis": "redis://" + redisAddr, "session": options, "store": store}
+}
+
+// routes are those of testdata/node/app.js that can be the same, and one for inGo.
+func (a *apps) routes(t *testing.T) http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, h func(s *session.Session, name string, body []byte) string) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Errorf("%s: %v", pattern, err)
+			}
+			io.WriteString(w, h(session.From(r.Context()), r.PathValue("name"), body))
+		})
+	}
+	type value = session.Key[json.RawMessage]
+	handle("GET /id", func(s *session.Session, _ string, _ []byte) string { return s.ID() })
+	handle("GET /get/{name}", func(s *session.Session, name string, _ []byte) string {
+		return string(value(name).Get(s))
+	})
+	handle("POST /set/{name}", func(s *session.Session, name string, body []byte) string {
+		value(name).Set(s, body)
+		return ""
+	})
+	handle("POST /login", func(s *session.Session, _ string, body []byte) string {
+		s.Regenerate()
+		value("user").Set(s, body)
+		return ""
+	})
+	handle("POST /regenerate", func(s *session.Session, _ string, _ []byte) string {
+		s.Regenerate()
+		return ""
+	})
+	handle("POST /logout", func(s *session.Session, _ string, _ []byte) string {
+		_ = s.Destroy()
+		return ""
+	})
+	handle("POST /do/{name}", func(s *session.Session, name string, _ []byte) string {
+		f, ok := a.handlers.LoadAndDelete(name)
+		if !ok {
+			t.Errorf("POST /do/%s: no such handler", name)
+			return ""
+		}
+		f.(func(s *session.Session))(s)
+		return ""
+	})
+	return mux
+}
+
+// bothWays runs a scenario from Express to Go, and from Go to Express.
+func (a *apps) bothWays(t *testing.T, scenario func(t *testing.T, from, to side)) {
+	for _, way := range [][2]side{{a.express, a.golang}, {a.golang, a.express}} {
+		t.Run(way[0].name+" to "+way[1].name, func(t *testing.T) {
+			if err := a.redis.FlushDB(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			scenario(t, way[0], way[1])
+			a.check(t)
+		})
+	}
+}
+
+func (a *apps) prefix() string {
+	if a.options.Store.Prefix == "" && !a.options.Store.NoPrefix {
+		return "sess:"
+	}
+	return a.options.Store.Prefix
+}
+
+// check looks at everything in Redis: each key is one of ours and will go by itself, each
+// value is a session to Express, and connect-redis can list them all.
+func (a *apps) check(t *testing.T) {
+	t.Helper()
+	ctx := context.Background() // that of the test has ended when it cleans up
+	keys, err := a.redis.Keys(ctx, "*").Result()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, key := range keys {
+		if !strings.HasPrefix(key, a.prefix()) {
+			t.Errorf("Redis has the key %s, which has not the prefix %q", key, a.prefix())
+		}
+		value, err := a.redis.Get(ctx, key).Result()
+		if errors.Is(err, redis.Nil) {
+			continue // its time to live ended meanwhile
+		}
+		if err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+		if ttl := a.redis.PTTL(ctx, key).Val(); ttl == -1 {
+			t.Errorf("%s has no time to live", key)
+		}
+		if value == "" && a.redis.Exists(ctx, key+":renewed").Val() == 1 {
+			continue
+		}
+		var record struct{ Cookie map[string]any }
+		if err := json.Unmarshal([]byte(value), &record); err != nil || record.Cookie == nil {
+			t.Errorf("%s: Express cannot read %s", key, value)
+		}
+	}
+	a.list(t)
+}
+
+// A listing is what connect-redis's all, length and ids say.
+type listing struct {
+	All    []map[string]json.RawMessage
+	Length int
+	IDs    []string
+}
+
+func (a *apps) list(t *testing.T) *listing {
+	t.Helper()
+	var l listing
+	response, err := http.Get(a.express.url + "/store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	if response.StatusCode != http.StatusOK || json.Unmarshal(body, &l) != nil {
+		t.Errorf("connect-redis cannot list the sessions: %d %s", response.StatusCode, body)
+	}
+	return &l
+}
+
+// of returns the sessions in which somebody is logged in.
+func (l *listing) of(user string) (all []map[string]json.RawMessage) {
+	for _, session := range l.All {
+		if string(session["user"]) == user {
+			all = append(all, session)
+		}
+	}
+	return all
+}
+
+// record returns the members of what Redis has of a session.
+func (a *apps) record(t *testing.T, id string) map[string]json.RawMessage {
+	t.Helper()
+	value, err := a.redis.Get(t.Context(), a.prefix()+id).Result()
+	if err != nil {
+		t.Fatalf("the session in Redis: %v", err)
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(value), &members); err != nil {
+		t.Fatalf("the session in Redis: %v in %s", err, value)
+	}
+	return members
+}
+
+// has reports whether Redis has anything of a session that is not empty.
+func (a *apps) has(t *testing.T, id string) bool {
+	t.Helper()
+	n, err := a.redis.StrLen(t.Context(), a.prefix()+id).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n > 0
+}
+
+// ends returns when Redis will delete a session.
+func (a *apps) ends(t *testing.T, id string) time.Time {
+	t.Helper()
+	ttl, err := a.redis.PTTL(t.Context(), a.prefix()+id).Result()
+	if err != nil || ttl < 0 {
+		t.Fatalf("time to live of the session: %v, %v", ttl, err)
+	}
+	return time.Now().Add(ttl)
+}
+
+// A visitor is a browser: its cookie goes to both sides, which have one host.
+type visitor struct {
+	t         *testing.T
+	apps      *apps
+	client    *http.Client
+	setCookie string // of the last response
+}
+
+func (a *apps) visitor(t *testing.T) *visitor {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &visitor{t: t, apps: a, client: &http.Client{Jar: jar, Timeout: time.Minute}}
+}
+
+// copy returns somebody who has the cookie as it is now.
+func (v *visitor) copy() *visitor {
+	c := v.apps.visitor(v.t)
+	u, _ := url.Parse(v.apps.golang.url)
+	c.client.Jar.SetCookies(u, v.client.Jar.Cookies(u))
+	return c
+}
+
+// cookie returns the value of the cookie.
+func (v *visitor) cookie() string {
+	v.t.Helper()
+	u, _ := url.Parse(v.apps.golang.url)
+	cookies := v.client.Jar.Cookies(u)
+	if len(cookies) != 1 {
+		v.t.Fatalf("the browser has %d cookies", len(cookies))
+	}
+	return cookies[0].Value
+}
+
+// id returns the session's id, as the cookie has it.
+func (v *visitor) id() string {
+	v.t.Helper()
+	value, err := url.PathUnescape(v.cookie())
+	signed, ok := strings.CutPrefix(value, "s:")
+	i := strings.LastIndexByte(signed, '.')
+	if err != nil || !ok || i < 0 {
+		v.t.Fatal("the cookie is not signed")
+	}
+	return signed[:i]
+}
+
+// send returns the answer's status and body.
+func (v *visitor) send(method string, to side, path, body string) (int, string) {
+	v.t.Helper()
+	request, err := http.NewRequest(method, to.url+path, strings.NewReader(body))
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	response, err := v.client.Do(request)
+	if err != nil {
+		v.t.Errorf("%s %s %s: %v", to.name, method, path, err)
+		return 0, ""
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		v.t.Errorf("%s %s %s: %v", to.name, method, path, err)
+	}
+	v.setCookie = response.Header.Get("Set-Cookie")
+	return response.StatusCode, string(answer)
+}
+
+func (v *visitor) ok(method string, to side, path, body string) string {
+	v.t.Helper()
+	status, answer := v.send(method, to, path, body)
+	if status != http.StatusOK {
+		v.t.Errorf("%s %s %s: %d %s", to.name, method, path, status, answer)
+	}
+	return answer
+}
+
+func (v *visitor) get(from side, path string) string {
+	v.t.Helper()
+	return v.ok("GET", from, path, "")
+}
+
+func (v *visitor) post(to side, path, body string) string {
+	v.t.Helper()
+	return v.ok("POST", to, path, body)
+}
+
+func (v *visitor) want(from side, path, want string) {
+	v.t.Helper()
+	if got := v.get(from, path); got != want {
+		v.t.Errorf("%s GET %s: %s, want %s", from.name, path, orNothing(got), orNothing(want))
+	}
+}
+
+// wantAnonymous says that neither side knows the visitor.
+func (v *visitor) wantAnonymous() {
+	v.t.Helper()
+	for _, side := range []side{v.apps.express, v.apps.golang} {
+		c := v.copy() // a new session that a side begins is not for the other
+		c.want(side, "/get/user", "")
+	}
+}
+
+func (v *visitor) wantBoth(path, want string) {
+	v.t.Helper()
+	v.want(v.apps.express, path, want)
+	v.want(v.apps.golang, path, want)
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "nothing"
+	}
+	return s
+}
+
+// inGo makes a request whose handler, in Go, is f.
+func (v *visitor) inGo(f func(s *session.Session)) {
+	v.t.Helper()
+	name := fmt.Sprintf("%p", &f)
+	v.apps.handlers.Store(name, f)
+	v.post(v.apps.golang, "/do/"+name, "")
+}
+
+// slowInGo makes a request whose handler, in Go, loads the session, waits until
+// meanwhile is done, and then is f.
+func (v *visitor) slowInGo(meanwhile func(), f func(s *session.Session)) {
+	v.t.Helper()
+	loaded, goOn, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	slow := v.copy() // so that the answer does not change the browser's cookie
+	go func() {
+		defer close(done)
+		slow.inGo(func(s *session.Session) {
+			s.Keys()
+			close(loaded)
+			<-goOn
+			f(s)
+		})
+	}()
+	select {
+	case <-loaded:
+	case <-done:
+		v.t.Fatal("the handler in Go has not run")
+	}
+	meanwhile()
+	close(goOn)
+	<-done
+}
+
+// slowOnExpress makes a request that loads the session, waits until meanwhile is done,
+// and then sets a value. It returns the status.
+func (v *visitor) slowOnExpress(meanwhile func(), path, value string) (status int) {
+	v.t.Helper()
+	done := make(chan struct{})
+	slow := v.copy()
+	go func() {
+		defer close(done)
+		status, _ = slow.send("POST", v.apps.express, "/slow/"+path, value)
+	}()
+	v.get(v.apps.express, "/held")
+	meanwhile()
+	v.post(v.apps.express, "/release", "")
+	<-done
+	return status
+}
+
+// startNode runs testdata/node/app.js until the test ends, and returns its URL. Where
+// Node or its packages are not to be had the test is skipped, but in CI it fails.
+func startNode(t *testing.T, config any) string {
+	t.Helper()
+	nodetest.Install(t, nodeDir)
+	settings, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := exec.Command("node", "app.js")
+	app.Dir = nodeDir
+	app.Env = append(os.Environ(), "APP_CONFIG="+string(settings))
+	app.Stderr = t.Output()
+	stdin, err := app.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := app.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		app.Wait()
+	})
+	port, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the Express app does not start: %v", err)
+	}
+	return "http://127.0.0.1:" + strings.TrimSpace(port)
+}
+
+const nodeDir = "testdata/node"
+
+// Under whatever options the app has, a login on one side is one on the other, and each
+// sees what the other changes.
+func TestNodeLogin(t *testing.T) {
+	for name, options := range map[string]expressjs.Options{
+		"defaults":          {},
+		"Express's own":     {Resave: true, SaveUninitialized: true},
+		"maxAge":            {Rolling: true, Cookie: expressjs.Cookie{MaxAge: time.Hour, SameSite: "lax", Priority: "high"}},
+		"name, prefix, ttl": {Name: "sid", Store: expressjs.RedisStore{Prefix: "shop*:", TTL: time.Minute}},
+		"no prefix":         {Store: expressjs.RedisStore{NoPrefix: true}, Cookie: expressjs.Cookie{ScriptAccess: true, SameSite: "strict"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := startApps(t, options)
+			a.bothWays(t, func(t *testing.T, from, to side) {
+				v := a.visitor(t)
+				v.post(from, "/login", ada)
+				v.want(to, "/get/user", ada)
+				v.want(from, "/id", v.id())
+				v.want(to, "/id", v.id())
+
+				v.post(to, "/set/theme", `"dark"`)
+				v.want(from, "/get/theme", `"dark"`)
+				v.post(from, "/set/theme", `"light"`)
+				v.want(to, "/get/theme", `"light"`)
+				v.want(to, "/get/user", ada)
+
+				record := a.record(t, v.id())
+				if user, theme := string(record["user"]), string(record["theme"]); user != ada || theme != `"light"` {
+					t.Errorf("Redis has user %s and theme %s", user, theme)
+				}
+			})
+
+			cookies, members, ends := [2]string{}, [2]string{}, [2]time.Time{}
+			for i, side := range []side{a.express, a.golang} {
+				v := a.visitor(t)
+				v.post(side, "/login", ada)
+				cookies[i] = withoutValues(v.setCookie)
+				members[i] = withoutValues(string(a.record(t, v.id())["cookie"]))
+				ends[i] = a.ends(t, v.id())
+			}
+			if cookies[0] != cookies[1] {
+				t.Errorf("the cookie of\nExpress: %s\nGo:      %s", cookies[0], cookies[1])
+			}
+			if members[0] != members[1] {
+				t.Errorf("the member cookie of\nExpress: %s\nGo:      %s", members[0], members[1])
+			}
+			if diff := ends[1].Sub(ends[0]).Abs(); diff > 10*time.Second { // they logged in one after the other
+				t.Errorf("Redis keeps a session of Go for %v more or less than one of Express", diff)
+			}
+		})
+	}
+}
+
+// withoutValues leaves out of a cookie what differs from one to the next.
+func withoutValues(cookie string) string {
+	return regexp.MustCompile(`=s%3A[^;]+|Expires=[^;]+|"expires":"[^"]+"`).ReplaceAllString(cookie, "...")
+}
+
+// What Express has put into a session is read in Go by typed keys.
+func TestNodeValuesFromExpress(t *testing.T) {
+	a := startApps(t, expressjs.Options{})
+	v := a.visitor(t)
+	const profile = `{"name":"Ada","languages":["go","js"],"address":{"city":"Zürich"}}`
+	const text = "Grüße, 世界 🎉 <b>&\u2028"
+	v.post(a.express, "/set/count", `42`)
+	v.post(a.express, "/set/text", `"`+text+`"`)
+	v.post(a.express, "/set/"+url.PathEscape("schlüssel 🔑"), `true`)
+	v.post(a.express, "/set/profile", profile)
+	v.post(a.express, "/javascript", "")
+	before := a.record(t, v.id())
+
+	type user struct {
+		Name      string
+		Languages []string
+		Address   struct{ City string }
+	}
+	type buffer struct {
+		Type string
+		Data []int
+	}
+	wantUser := user{Name: "Ada", Languages: []string{"go", "js"}}
+	wantUser.Address.City = "Zürich"
+	v.inGo(func(s *session.Session) {
+		wantValue(t, s, countKey, 42)
+		wantValue(t, s, session.Key[string]("text"), text)
+		wantValue(t, s, session.Key[bool]("schlüssel 🔑"), true)
+		wantValue(t, s, session.Key[user]("profile"), wantUser)
+		wantValue(t, s, session.Key[time.Time]("date"), time.Date(2026, 1, 2, 3, 4, 5, 678_000_000, time.UTC))
+		wantValue(t, s, session.Key[float64]("big"), 1<<64)
+		wantValue(t, s, session.Key[float64]("bigger"), 1e21)
+		wantValue(t, s, session.Key[float64]("small"), 5e-324)
+		wantValue(t, s, session.Key[buffer]("buffer"), buffer{"Buffer", []int{'h', 'i'}})
+		for _, key := range []session.Key[any]{"nothing", "missing", "nan"} {
+			if key.Has(s) || slices.Contains(s.Keys(), string(key)) {
+				t.Errorf("%s: null and undefined are values", key)
+			}
+		}
+		themeKey.Set(s, "dark")
+	})
+
+	// Go's save has left all of it as it was, byte for byte, also what Go cannot hold.
+	after := a.record(t, v.id())
+	for name, text := range map[string]string{"half": `"\ud83d"`, "big": `18446744073709552000`, "bigger": `1e+21`, "nothing": `null`} {
+		if got := string(after[name]); got != text {
+			t.Errorf("%s: %s, want %s", name, got, text)
+		}
+	}
+	delete(after, "theme")
+	delete(after, "_goSession")
+	if !reflect.DeepEqual(after, before) {
+		t.Errorf("after a save by Go\n%s, before\n%s", after, before)
+	}
+}
+
+func wantValue[T any](t *testing.T, s *session.Session, key session.Key[T], want T) {
+	t.Helper()
+	if got, ok := key.Lookup(s); !ok || !reflect.DeepEqual(got, want) {
+		t.Errorf("%s: %v, %v, want %v", key, got, ok, want)
+	}
+}
+
+// What Go has put into a session is JSON to Express. A number beyond 2^53 stays exact
+// until Express saves the session: JavaScript has no such number.
+func TestNodeValuesFromGo(t *testing.T) {
+	a := startApps(t, expressjs.Options{})
+	v := a.visitor(t)
+	const bigKey session.Key[int64] = "big"
+	const big = 1<<60 + 1
+	v.inGo(func(s *session.Session) {
+		accountKey.Set(s, account{1, "Ada"})
+		session.Key[string]("text").Set(s, "Grüße 🎉 <b>&\u2028")
+		session.Key[time.Time]("date").Set(s, time.Date(2026, 1, 2, 3, 4, 5, 678_000_000, time.UTC))
+		session.Key[*int]("nil").Set(s, nil)
+		bigKey.Set(s, big)
+	})
+	v.want(a.express, "/get/user", ada)
+	v.want(a.express, "/get/text", "\"Grüße 🎉 <b>&\u2028\"")
+	v.want(a.express, "/get/date", `"2026-01-02T03:04:05.678Z"`)
+	v.want(a.express, "/get/nil", `null`)
+	v.want(a.express, "/get/big", `1152921504606847000`)
+	v.inGo(func(s *session.Session) { wantValue(t, s, bigKey, big) }) // Express has only read
+	if got := string(a.record(t, v.id())["big"]); got != "1152921504606846977" {
+		t.Errorf("Redis has the number %s", got)
+	}
+
+	v.post(a.express, "/set/theme", `"dark"`)
+	v.want(a.golang, "/get/big", `1152921504606847000`)
+}
+
+// What Go has to remember of a session survives the saves of Express, and passport's
+// copying of a session into another one.
+func TestNodeKeepsTheBookkeeping(t *testing.T) {
+	a := startApps(t, expressjs.Options{})
+	v := a.visitor(t)
+	var created time.Time
+	v.inGo(func(s *session.Session) {
+		accountKey.Set(s, account{1, "Ada"})
+		created = s.Created()
+	})
+	made := string(a.record(t, v.id())["_goSession"])
+	v.post(a.express, "/set/theme", `"dark"`)
+	if kept := string(a.record(t, v.id())["_goSession"]); kept != made || kept == "" {
+		t.Errorf("after a save by Express %s, before %s", kept, made)
+	}
+	wantCreated := func(s *session.Session) {
+		if got := s.Created(); !got.Equal(created) {
+			t.Errorf("Created: %v, want %v", got, created)
+		}
+	}
+	v.inGo(wantCreated)
+
+	v.inGo((*session.Session).Renew)
+	before := v.copy()
+	v.post(a.express, "/passport?keep", `42`)
+	v.inGo(wantCreated)
+	old := v.copy()
+	v.inGo((*session.Session).Renew) // of another session, to which passport has copied the first renewal
+	before.wantAnonymous()
+	old.wantAnonymous()
+	v.wantBoth("/get/user", ada)
+}
+
+// A session that has a cookie of its own, as with "remember me", keeps it on the other side.
+func TestNodeOwnCookie(t *testing.T) {
+	a := startApps(t, expressjs.Options{Cookie: expressjs.Cookie{SameSite: "lax"}})
+	remember := map[string]func(v *visitor){
+		a.express.name: func(v *visitor) {
+			v.post(a.express, "/cookie", `{"maxAge":3600000,"sameSite":"strict","httpOnly":false}`)
+		},
+		a.golang.name: func(v *visitor) { v.inGo(func(s *session.Session) { s.SetMaxAge(time.Hour) }) },
+	}
+	a.bothWays(t, func(t *testing.T, from, to side) {
+		v := a.visitor(t)
+		v.post(from, "/login", ada)
+		remember[from.name](v)
+		cookie, member := v.setCookie, string(a.record(t, v.id())["cookie"])
+		if !strings.Contains(member, `"originalMaxAge":3600000,`) {
+			t.Errorf("%s has left the member cookie %s", from.name, member)
+		}
+		for _, side := range []side{to, from} {
+			v.post(side, "/set/theme", `"`+side.name+`"`)
+			if got := string(a.record(t, v.id())["cookie"]); withoutValues(got) != withoutValues(member) {
+				t.Errorf("after a save by %s the member cookie is\n%s, before\n%s", side.name, got, member)
+			}
+			if withoutValues(v.setCookie) != withoutValues(cookie) {
+				t.Errorf("after a save by %s the cookie is\n%s, before\n%s", side.name, v.setCookie, cookie)
+			}
+			for what, end := range map[string]time.Time{
+				"the cookie": cookieEnd(t, v.setCookie), "JSON": a.expires(t, v.id()), "Redis": a.ends(t, v.id()),
+			} {
+				if left := time.Until(end); left < 59*time.Minute || left > 61*time.Minute {
+					t.Errorf("after a save by %s the session ends in %v, says %s", side.name, left, what)
+				}
+			}
+		}
+	})
+}
+
+// With rolling, a read on either side moves what Redis and the browser know of the end.
+func TestNodeRolling(t *testing.T) {
+	t.Parallel()
+	const lifetime = 5 * time.Second
+	a := startApps(t, expressjs.Options{Rolling: true, Cookie: expressjs.Cookie{MaxAge: lifetime}})
+	a.bothWays(t, func(t *testing.T, from, to side) {
+		v := a.visitor(t)
+		v.post(from, "/login", ada)
+		cookie, stored := cookieEnd(t, v.setCookie), a.ends(t, v.id())
+
+		// Real time has to pass, because neither Redis nor Node takes another one; and a
+		// whole second of it, because cookies have no finer one.
+		time.Sleep(time.Until(stored.Add(1200*time.Millisecond - lifetime)))
+		v.want(to, "/get/user", ada)
+		if v.setCookie == "" {
+			t.Fatalf("%s sends no cookie", to.name)
+		}
+		if moved := cookieEnd(t, v.setCookie).Sub(cookie); moved < time.Second {
+			t.Errorf("%s moves the cookie's end by %v", to.name, moved)
+		}
+		if moved := a.ends(t, v.id()).Sub(stored); moved < time.Second {
+			t.Errorf("%s moves the end in Redis by %v", to.name, moved)
+		}
+	})
+}
+
+func cookieEnd(t *testing.T, line string) time.Time {
+	t.Helper()
+	cookie, err := http.ParseSetCookie(line)
+	if err != nil {
+		t.Fatalf("the cookie %q: %v", line, err)
+	}
+	return cookie.Expires
+}
+
+// A session that only Express reads stays alive in Redis, while its JSON says that
+// it has ended: connect-redis moves the time to live alone. It is alive for Go too, and a
+// save by Go does not end it.
+func TestNodeReadsOnExpressAlone(t *testing.T) {
+	t.Parallel()
+	const lifetime = 3 * time.Second
+	a := startApps(t, expressjs.Options{Rolling: true, Cookie: expressjs.Cookie{MaxAge: lifetime}})
+	reads, writes := a.visitor(t), a.visitor(t)
+	visitors := []*visitor{reads, writes}
+	for _, v := range visitors {
+		v.post(a.express, "/login", ada)
+	}
+	// Real time has to pass: Redis, Node and the JSON have to see the same one.
+	for tick := time.NewTicker(lifetime / 8); time.Since(a.expires(t, writes.id())) < 100*time.Millisecond; <-tick.C {
+		for _, v := range visitors {
+			v.want(a.express, "/get/user", ada)
+		}
+	}
+	reads.want(a.golang, "/get/user", ada)
+	writes.post(a.golang, "/set/theme", `"dark"`)
+	for _, v := range visitors {
+		if left := time.Until(a.expires(t, v.id())); left <= 0 || left > lifetime {
+			t.Errorf("after a request to Go the JSON says that the session ends in %v", left)
+		}
+		if left := time.Until(a.ends(t, v.id())); left <= 0 || left > lifetime {
+			t.Errorf("after a request to Go the session ends in %v", left)
+		}
+		v.want(a.express, "/get/user", ada)
+	}
+	writes.want(a.express, "/get/theme", `"dark"`)
+}
+
+// expires returns what the JSON of a session says of its end.
+func (a *apps) expires(t *testing.T, id string) time.Time {
+	t.Helper()
+	var cookie struct{ Expires time.Time }
+	if err := json.Unmarshal(a.record(t, id)["cookie"], &cookie); err != nil {
+		t.Fatal(err)
+	}
+	return cookie.Expires
+}
+
+// A session that nobody uses ends for both.
+func TestNodeExpiry(t *testing.T) {
+	t.Parallel()
+	a := startApps(t, expressjs.Options{Store: expressjs.RedisStore{TTL: 2 * time.Second}})
+	visitors := []*visitor{a.visitor(t), a.visitor(t)}
+	visitors[0].post(a.express, "/login", ada)
+	visitors[1].post(a.golang, "/login", ada)
+	for _, v := range visitors {
+		for a.has(t, v.id()) {
+			time.Sleep(50 * time.Millisecond) // real time, because Redis has no other
+		}
+		v.wantAnonymous()
+	}
+}
+
+// Where one side regenerates the session, as a login does, the cookie of before is worth
+// nothing on the other.
+func TestNodeRegenerate(t *testing.T) {
+	a := startApps(t, expressjs.Options{})
+	a.bothWays(t, func(t *testing.T, from, to side) {
+		for _, path := range []string{"/login", "/regenerate"} {
+			v := a.visitor(t)
+			v.post(to, "/login", bob)
+			v.want(from, "/get/user", bob)
+			old, oldID := v.copy(), v.id()
+
+			v.post(from, path, ada)
+			if v.id() == oldID || a.has(t, oldID) {
+				t.Errorf("%s on %s: the old session is still there", path, from.name)
+			}
+			old.wantAnonymous()
+			if path == "/login" {
+				v.wantBoth("/get/user", ada)
+			} else {
+				v.wantAnonymous()
+			}
+		}
+	})
+}
+
+// Where one side destroys the session, the visitor is logged out of the other.
+func TestNodeDestroy(t *testing.T) {
+	a := startApps(t, expressjs.Options{})
+	a.bothWays(t, func(t *testing.T, from, to side) {
+		v := a.visitor(t)
+		v.post(to, "/login", ada)
+		v.want(from, "/get/user", ada)
+		old := v.copy()
+		v.post(from, "/logout", "")
+		v.wantAnonymous()
+		old.wantAnonymous()
+		if n := a.list(t).Length; n != 0 {
+			t.Errorf("after the logout Redis holds %d keys", n)
+		}
+
+		old.post(to, "/login", bob) // with the dead cookie
+		old.wantBoth("/get/user", bob)
+	})
+}
+
+// A session that Go has renewed is the same one, under a new cookie, for Express; the old
+// cookie is nobody's. connect-redis can still list the sessions: it counts the two
+// keys that stay behind, and one of them looks to it like a session without values.
+func TestNodeRenew(t *testing.T) {
+	a := startApps(t, expressjs.Options{})
+	login := func(on side) (v, old *visitor) {
+		v = a.visitor(t)
+		v.post(on, "/login", ada)
+		old = v.copy()
+		v.inGo(func(s *session.Session) {
+			s.Renew()
+			themeKey.Set(s, "dark")
+		})
+		return v, old
+	}
+	a.bothWays(t, func(t *testing.T, on, _ side) {
+		v, old := login(on)
+		if v.id() == old.id() || a.has(t, old.id()) {
+			t.Error("the session is still under its old id")
+		}
+		v.wantBoth("/get/user", ada)
+		v.wantBoth("/get/theme", `"dark"`)
+		old.wantAnonymous()
+
+		l := a.list(t)
+		if ids := []string{v.id(), old.id(), old.id() + ":renewed"}; l.Length != 3 || len(l.IDs) != 3 || !sameElements(l.IDs, ids) {
+			t.Errorf("length() is %d, ids() are %s, want %s", l.Length, l.IDs, ids)
+		}
+		if len(l.All) != 2 || len(l.of(ada)) != 1 {
+			t.Errorf("all() is %s, want the session and the pointer to it", l.All)
+		}
+
+		v.post(a.express, "/set/theme", `"light"`) // Express goes on with it
+		v.wantBoth("/get/theme", `"light"`)
+		thief := old.copy()
+		thief.post(a.express, "/set/user", bob)
+		if thief.id() == old.id() {
+			t.Error("Express begins a session under the old id")
+		}
+		v.wantBoth("/get/user", ada)
+	})
+
+	t.Run("a logout with the new cookie", func(t *testing.T) {
+		for _, side := range []side{a.express, a.golang} {
+			v, old := login(a.express)
+			dead := v.copy()
+			v.post(side, "/logout", "")
+			dead.wantAnonymous()
+			old.wantAnonymous()
+		}
+	})
+	t.Run("a logout with the old cookie ends it on Go, and not on Express", func(t *testing.T) {
+		v, old := login(a.express)
+		old.copy().post(a.express, "/logout", "")
+		v.wantBoth("/get/user", ada)
+		old.post(a.golang, "/logout", "")
+		v.wantAnonymous()
+	})
+	t.Run("twice", func(t *testing.T) {
+		v, first := login(a.express)
+		second := v.copy()
+		v.inGo((*session.Session).Renew)
+		first.wantAnonymous()
+		second.wantAnonymous()
+		v.wantBoth("/get/user", ada)
+		dead := v.copy()
+		first.post(a.golang, "/logout", "")
+		dead.wantAnonymous()
+	})
+}
+
+func sameElements(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// A new secret is put first on both sides: the old cookie is good as long as its secret is
+// listed. Go signs it anew when it saves; then the old secret can go, and with it
+// every cookie that nobody has signed anew.
+func TestNodeSecretRotation(t *testing.T) {
+	for name, maxAge := range map[string]time.Duration{"until the browser closes": 0, "maxAge": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			options := func(secrets ...string) expressjs.Options {
+				return expressjs.Options{Secrets: secrets, Cookie: expressjs.Cookie{MaxAge: maxAge}}
+			}
+			a := startApps(t, options(secretA))
+			v := a.visitor(t)
+			v.post(a.express, "/login", ada)
+
+			a.deploy(t, options(secretB, secretA))
+			old := v.copy()
+			v.wantBoth("/get/user", ada)
+			v.post(a.golang, "/set/theme", `"dark"`)
+			if v.id() != old.id() || v.cookie() == old.cookie() {
+				t.Error("after a save by Go the cookie has not the same id under a new signature")
+			}
+			old.wantBoth("/get/user", ada)
+			v.wantBoth("/get/user", ada)
+
+			a.deploy(t, options(secretB))
+			old.wantAnonymous()
+			v.wantBoth("/get/user", ada)
+			v.wantBoth("/get/theme", `"dark"`)
+		})
+	}
+}
+
+const flashKey session.Key[map[string][]string] = "flash"
+
+// A message that one side leaves by connect-flash's member is shown once by the other.
+func TestNodeFlash(t *testing.T) {
+	a := startApps(t, expressjs.Options{})
+	v := a.visitor(t)
+	v.post(a.express, "/flash/info", "saved 100%")
+	v.post(a.express, "/flash/info", "and sent")
+	if got := string(a.record(t, v.id())["flash"]); got != `{"info":["saved 100%","and sent"]}` {
+		t.Errorf("Express has left %s", got)
+	}
+	v.inGo(func(s *session.Session) {
+		flash, ok := flashKey.Pop(s)
+		if want := map[string][]string{"info": {"saved 100%", "and sent"}}; !ok || !reflect.DeepEqual(flash, want) {
+			t.Errorf("Go pops %v, %v", flash, ok)
+		}
+	})
+	if got := v.post(a.express, "/flash/info/pop", ""); got != `[]` {
+		t.Errorf("after Go, Express pops %s", got)
+	}
+
+	v.inGo(func(s *session.Session) {
+		flashKey.Update(s, func(flash map[string][]string) map[string][]string {
+			if flash == nil {
+				flash = make(map[string][]string)
+			}
+			flash["error"] = append(flash["error"], "it is late")
+			return flash
+		})
+	})
+	if got := v.post(a.express, "/flash/error/pop", ""); got != `["it is late"]` {
+		t.Errorf("Express pops %s", got)
+	}
+	v.inGo(func(s *session.Session) {
+		if flash, _ := flashKey.Pop(s); len(flash) != 0 {
+			t.Errorf("after Express, Go pops %v", flash)
+		}
+	})
+}
+
+// Who has logged in by passport is known to Go, and the other way round.
+func TestNodePassport(t *testing.T) {
+	type login struct {
+		User int `json:"user"`
+	}
+	const passportKey session.Key[login] = "passport"
+	a := startApps(t, expressjs.Options{})
+	v := a.visitor(t)
+	v.post(a.golang, "/set/theme", `"dark"`)
+	old := v.copy()
+	v.post(a.express, "/passport", `42`)
+	if got := string(a.record(t, v.id())["passport"]); got != `{"user":42}` {
+		t.Errorf("passport has left %s", got)
+	}
+	v.inGo(func(s *session.Session) { wantValue(t, s, passportKey, login{42}) })
+	old.want(a.golang, "/get/theme", "")
+
+	w := a.visitor(t)
+	w.inGo(func(s *session.Session) {
+		s.Regenerate()
+		passportKey.Set(s, login{7})
+	})
+	w.want(a.express, "/passport", `{"id":7}`)
+	w.post(a.golang, "/logout", "")
+	w.want(a.express, "/passport", "")
+}
+
+// What Express saves while a request of Go runs is kept: Go makes its changes again on it.
+func TestNodeGoReplays(t *testing.T) {
+	a := startApps(t, expressjs.Options{Cookie: expressjs.Cookie{MaxAge: time.Hour}})
+	v := a.visitor(t)
+	v.post(a.express, "/login", ada)
+	v.post(a.express, "/set/count", `1`)
+	v.slowInGo(func() {
+		v.post(a.express, "/set/theme", `"dark"`)
+		v.post(a.express, "/set/count", `10`)
+	}, func(s *session.Session) {
+		wantValue(t, s, countKey, 1)
+		countKey.Update(s, func(n int) int { return n + 1 })
+		session.Key[string]("lang").Set(s, "go")
+	})
+	v.wantBoth("/get/theme", `"dark"`)
+	v.wantBoth("/get/count", `11`)
+	v.wantBoth("/get/lang", `"go"`)
+
+	// A Renew moves what Express has saved meanwhile, too.
+	old := v.copy()
+	v.slowInGo(func() { v.post(a.express, "/set/theme", `"light"`) }, (*session.Session).Renew)
+	moved := a.list(t).of(ada)
+	if a.has(t, old.id()) || len(moved) != 1 || string(moved[0]["theme"]) != `"light"` {
+		t.Errorf("the session has not moved, or without what Express saved: %s", moved)
+	}
+}
+
+// A session that Express ends while a request of Go runs stays ended, whatever that
+// request does to it.
+func TestNodeGoBringsNothingBack(t *testing.T) {
+	a := startApps(t, expressjs.Options{})
+	for _, end := range []string{"/logout", "/login", "/regenerate"} {
+		for name, change := range map[string]func(s *session.Session){
+			"Set":    func(s *session.Session) { themeKey.Set(s, "dark") },
+			"Update": func(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) },
+			"Renew":  (*session.Session).Renew,
+			"Save": func(s *session.Session) {
+				if err := s.Save(); !errors.Is(err, session.ErrNotFound) {
+					t.Errorf("Save: %v, want ErrNotFound", err)
+				}
+			},
+		} {
+			v := a.visitor(t)
+			v.post(a.express, "/login", ada)
+			old := v.copy()
+			v.slowInGo(func() { v.post(a.express, end, bob) }, change)
+			if back := a.list(t).of(ada); a.has(t, old.id()) || len(back) > 0 {
+				t.Errorf("%s in Go after %s on Express has brought back %s", name, end, back)
+			}
+			old.wantAnonymous()
+		}
+	}
+}
+
+// What nobody can promise, because Express saves by overwriting: a slow request of
+// Express undoes what Go has saved meanwhile, and brings back what Go has ended. It does
+// neither if it reloads the session before it changes it.
+func TestNodeSlowExpress(t *testing.T) {
+	a := startApps(t, expressjs.Options{})
+	login := func() *visitor {
+		v := a.visitor(t)
+		v.post(a.express, "/login", ada)
+		return v
+	}
+	t.Run("undoes a change", func(t *testing.T) {
+		v := login()
+		v.slowOnExpress(func() { v.post(a.golang, "/set/theme", `"dark"`) }, "lang", `"js"`)
+		v.wantBoth("/get/theme", "")
+		v.wantBoth("/get/lang", `"js"`)
+	})
+	t.Run("keeps it after a reload", func(t *testing.T) {
+		v := login()
+		v.slowOnExpress(func() { v.post(a.golang, "/set/theme", `"dark"`) }, "lang?reload", `"js"`)
+		v.wantBoth("/get/theme", `"dark"`)
+		v.wantBoth("/get/lang", `"js"`)
+	})
+	for name, end := range map[string]func(s *session.Session){
+		"destroyed":   func(s *session.Session) { _ = s.Destroy() },
+		"regenerated": (*session.Session).Regenerate,
+		"renewed":     (*session.Session).Renew,
+	} {
+		t.Run("brings back what was "+name, func(t *testing.T) {
+			v := login()
+			old := v.copy()
+			v.slowOnExpress(func() { v.inGo(end) }, "lang", `"js"`)
+			old.wantBoth("/get/user", ada)
+
+			old.copy().post(a.golang, "/logout", "") // but not for ever
+			old.wantAnonymous()
+		})
+		t.Run("after a reload leaves alone what was "+name, func(t *testing.T) {
+			v := login()
+			old := v.copy()
+			if status := v.slowOnExpress(func() { v.inGo(end) }, "lang?reload", `"js"`); status != http.StatusInternalServerError {
+				t.Errorf("Express answers %d", status)
+			}
+			old.wantAnonymous()
+			if a.has(t, old.id()) {
+				t.Error("the session is back")
+			}
+		})
+	}
+}
