@@ -214,6 +214,9 @@ func (s *Session) finish() error {
 		}
 		return nil
 	}
+	if s.sendsWithMove() { // too late for it: the next request moves both
+		s.moved = true
+	}
 	return s.fail(s.write(false))
 }
 
@@ -346,12 +349,17 @@ func (s *Session) move() {
 	s.fail(s.install(st, n))
 }
 
-// refreshIfMoved sends the cookie again with a deadline that moved, if it is to
-// live as long or has an old signature.
+// refreshIfMoved sends the cookie again with a deadline that moved.
 func (s *Session) refreshIfMoved() {
-	if s.manager.options.Rolling || s.cookie.old {
+	if s.sendsWithMove() {
 		s.refreshCookie()
 	}
+}
+
+// sendsWithMove reports whether the cookie goes with a move of the deadline: if it is to
+// live as long, or has an old signature.
+func (s *Session) sendsWithMove() bool {
+	return s.manager.options.Rolling || s.cookie != nil && s.cookie.old
 }
 
 func (s *Session) refreshCookie() { s.sendCookie = max(s.sendCookie, refreshCookie) }
@@ -435,7 +443,7 @@ func (s *Session) header(h http.Header) {
 // clearCookie makes the browser forget the cookie of a destroyed session.
 func (s *Session) clearCookie(h http.Header) {
 	if s.cookie.any {
-		setCookie(h, s.manager.codec.DeleteCookie())
+		setCookie(h, s.manager.codec.DeleteCookie(s.destroyed))
 	}
 }
 

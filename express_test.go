@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -263,6 +264,45 @@ func TestRollingMovesDeadlineAndCookieTogether(t *testing.T) {
 			t.Error("a session in use has ended")
 		}
 	})
+}
+
+// A response that takes longer than a twentieth of the lifetime must not move the deadline
+// when it is too late for the cookie: the next one would find nothing to move, and the
+// browser would never get another.
+func TestRollingWithSlowResponses(t *testing.T) {
+	for name, rotated := range map[string]bool{"rolling": false, "an old signature": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				options := session.Options{Store: new(session.MemoryStore), Rolling: !rotated, Cookie: session.Cookie{MaxAge: 20 * time.Minute}}
+				v := newVisitor(newManager(t, options))
+				v.get(setName("x"))
+				if rotated {
+					options.Secrets = []string{secretB, secretA}
+					v.server = newManager(t, options).Handler(app)
+				}
+				sent := time.Now()
+				for range 40 { // an hour of long polls
+					began := time.Now()
+					response := v.get(func(w http.ResponseWriter, r *http.Request) {
+						nameKey.Get(session.From(r.Context()))
+						io.WriteString(w, "waiting")
+						time.Sleep(90 * time.Second)
+					})
+					if len(response.Cookies()) > 0 {
+						sent = began
+					}
+					if age := time.Since(sent); age > 20*time.Minute && !rotated {
+						t.Fatalf("the browser has dropped the cookie, sent %v ago", age)
+					}
+				}
+				if rotated { // the old secret goes
+					options.Secrets = []string{secretB}
+					v.server = newManager(t, options).Handler(app)
+				}
+				check(t, "name", nameOf(v), "x")
+			})
+		})
+	}
 }
 
 // connect-redis's disableTouch: a session that is only read dies as if nobody did.

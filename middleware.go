@@ -171,7 +171,6 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 			yield(nil, unsupported(m.options.Store, "list its sessions"))
 			return
 		}
-		request := (&http.Request{}).WithContext(ctx)
 		for key, err := range lister.Keys(ctx) {
 			if err != nil {
 				yield(nil, unavailable("list", err))
@@ -180,25 +179,43 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 			if !m.codec.IsHandle(key) { // of another manager, whose prefix begins with ours
 				continue
 			}
-			bounded, cancel := m.bound(ctx)
-			st, err := m.fetch(bounded, key)
-			cancel()
+			s, err := m.Load(ctx, key)
 			switch {
 			case errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
 				continue
 			case err != nil:
 				yield(nil, err)
 				return
-			case st.at != key: // renewed since, and listed under its key
+			case s.stored.at != key: // renewed since, and listed under its key
 				continue
 			}
-			s := &Session{manager: m, request: request, phase: found, id: wire.ID{Handle: key}, stored: st, closed: true}
-			s.now = s.stored.Copy()
 			if !yield(s, nil) {
 				return
 			}
 		}
 	}
+}
+
+// Load returns a session by its [Session.ID], from outside of its requests, as
+// express-session's store.get does. It can be read, and not changed, and reading it does
+// not count as use. The error is [ErrNotFound] if there is no such session,
+// [ErrUnreadable] if what is there is none, and otherwise an [ErrUnavailable].
+func (m *Manager) Load(ctx context.Context, id string) (*Session, error) {
+	if !m.codec.IsHandle(id) {
+		return nil, ErrNotFound
+	}
+	bounded, cancel := m.bound(ctx)
+	defer cancel()
+	st, err := m.fetch(bounded, id)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{
+		manager: m, request: (&http.Request{}).WithContext(ctx),
+		phase: found, id: wire.ID{Handle: st.at}, stored: st, closed: true,
+	}
+	s.now = s.stored.Copy()
+	return s, nil
 }
 
 // Len counts the sessions of the store, as express-session's store.length does.

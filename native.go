@@ -111,7 +111,7 @@ func (c *nativeCodec) sign(id wire.ID) string {
 }
 
 // DeleteCookie names the same cookie to the browser by name, path, domain and partition.
-func (c *nativeCodec) DeleteCookie() string {
+func (c *nativeCodec) DeleteCookie(*wire.Record) string {
 	cookie := c.cookie
 	cookie.MaxAge = -1
 	cookie.Expires = time.Unix(1, 0)

@@ -113,13 +113,14 @@ type Session struct {
 	renewed     bool     // the secret of next is to replace those in replaces
 	next        wire.ID
 	replaces    []wire.Digest
-	regenerated bool     // save now even if it is empty
-	made        bool     // by this request
-	retired     []string // handles to delete when the session is saved or destroyed
-	writes      int      // how many times it was saved in this request
-	used        bool     // the deadline is to move
-	moved       bool     // that has been tried
-	looked      bool     // the handler looked: Vary: Cookie
+	regenerated bool         // save now even if it is empty
+	made        bool         // by this request
+	destroyed   *wire.Record // what Destroy ended, if it was known
+	retired     []string     // handles to delete when the session is saved or destroyed
+	writes      int          // how many times it was saved in this request
+	used        bool         // the deadline is to move
+	moved       bool         // that has been tried
+	looked      bool         // the handler looked: Vary: Cookie
 	sendCookie  cookieState
 
 	committed bool // the header is on its way
@@ -203,7 +204,11 @@ func (s *Session) Expires() time.Time {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
-	return time.UnixMilli(s.now.Expires)
+	now := time.Now()
+	if expires := s.now.Expires; expires > now.UnixMilli() || s.manager.codec.IsOver(expires, now) {
+		return time.UnixMilli(expires)
+	}
+	return time.UnixMilli(s.manager.deadline(&s.now, now)) // alive, and the record does not say how long
 }
 
 // SetMaxAge gives this session a lifetime of its own, as "remember me" does: the
@@ -324,6 +329,10 @@ func (s *Session) Destroy() error {
 		return s.fail(err)
 	}
 	handle := s.id.Handle
+	if s.phase == found {
+		ended := s.stored.Copy()
+		s.destroyed = &ended
+	}
 	s.begin()
 	s.phase, s.id.Handle = destroyed, handle // ID goes on naming what was destroyed
 	return nil
@@ -332,7 +341,9 @@ func (s *Session) Destroy() error {
 // Save stores the session now, changed or not, and moves its deadline. Handlers
 // need it before they stream, hijack the connection or tell another process to
 // look; all other changes are saved by themselves. A new session must be saved
-// before the first byte of the response, with which its cookie goes.
+// before the first byte of the response, with which its cookie goes. With
+// [Options.Rolling] a stream that saves after it keeps the session alive, and not the
+// browser's cookie.
 //
 // The error is [ErrNotFound] if the session has ended meanwhile, or its cookie had
 // been replaced before. Any other error is sticky.
@@ -432,8 +443,8 @@ var (
 	ErrHeaderSent = errors.New("session: needs a cookie, but the header is sent; do this before WriteHeader, Redirect or the first Write")
 
 	// ErrClosed is the error of a change to a session after its request has ended, or
-	// to one that [Manager.All] lists.
-	ErrClosed = errors.New("session: its request has ended, or Manager.All lists it, so it cannot change; copy what a goroutine needs before the handler returns, and end others with Manager.Destroy")
+	// to one that [Manager.Load] or [Manager.All] returns.
+	ErrClosed = errors.New("session: its request has ended, or it comes from Manager.Load or All, so it cannot change; copy what a goroutine needs before the handler returns, and end others with Manager.Destroy")
 )
 
 // unlock ends a method that holds s.mu, and then logs what it had to say: a

@@ -748,6 +748,42 @@ func TestManagerDestroy(t *testing.T) {
 	}
 }
 
+func TestManagerLoad(t *testing.T) {
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		m := newManager(t, session.Options{Store: store})
+		v := newVisitor(m)
+		var id string
+		v.get(use(func(s *session.Session) { nameKey.Set(s, "x"); id = s.ID() }))
+		s, err := m.Load(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, "name", nameKey.Get(s), "x")
+		check(t, "id", s.ID(), id)
+		nameKey.Set(s, "y")
+		if !errors.Is(s.Err(), session.ErrClosed) || !errors.Is(s.Save(), session.ErrClosed) {
+			t.Errorf("it can be changed: %v", s.Err())
+		}
+		check(t, "name in the store", nameOf(v), "x")
+
+		v.get(use(func(s *session.Session) { s.Destroy() }))
+		for _, id := range []string{id, "", "nobody's", strings.Repeat("A", 22)} {
+			if _, err := m.Load(t.Context(), id); !errors.Is(err, session.ErrNotFound) {
+				t.Errorf("%q: error %v, want ErrNotFound", id, err)
+			}
+		}
+		store.Create(t.Context(), id, []byte("no record"), time.Minute)
+		if _, err := m.Load(t.Context(), id); !errors.Is(err, session.ErrUnreadable) {
+			t.Errorf("error %v, want ErrUnreadable", err)
+		}
+	})
+	sp := &spy{Store: new(session.MemoryStore)}
+	sp.on("L", down)
+	if _, err := newManager(t, session.Options{Store: sp}).Load(t.Context(), strings.Repeat("A", 22)); !errors.Is(err, session.ErrUnavailable) {
+		t.Errorf("error %v, want ErrUnavailable", err)
+	}
+}
+
 func TestAllLenClear(t *testing.T) {
 	forEachStore(t, func(t *testing.T, store session.Store) {
 		m := newManager(t, session.Options{Store: store})

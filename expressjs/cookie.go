@@ -103,10 +103,14 @@ func (c *codec) SetCookie(id wire.ID, r *wire.Record, maxAge time.Duration) (lin
 	return a.line(c.name+"="+value, end), a.secure
 }
 
-// DeleteCookie has the attributes of new sessions: a cookie made under other options
-// stays in the browser, and opens nothing.
-func (c *codec) DeleteCookie() string {
-	return c.fresh.line(c.name+"=", "; Max-Age=0; Expires="+time.Unix(0, 0).UTC().Format(http.TimeFormat))
+// DeleteCookie has the attributes of the session's own record where they are known: the
+// browser takes another path or domain for another cookie.
+func (c *codec) DeleteCookie(r *wire.Record) string {
+	a := c.fresh
+	if r != nil {
+		a = c.cookieOf(r)
+	}
+	return a.line(c.name+"=", "; Max-Age=0; Expires="+time.Unix(0, 0).UTC().Format(http.TimeFormat))
 }
 
 // line puts the attributes in the order of the package cookie.

@@ -197,6 +197,54 @@ func TestStaleExpires(t *testing.T) {
 	})
 }
 
+// A session that is there ends later, also where its record says it has ended, or nothing.
+func TestExpiresOfALiveSession(t *testing.T) {
+	for _, cookie := range []string{`{}`, `{"originalMaxAge":null,"expires":null}`, `{"originalMaxAge":60000,"expires":"2025-01-01T00:00:00.000Z"}`} {
+		m, _ := newShared(t, withRecord(`{"cookie":`+cookie+`}`), nil)
+		ask(m, testCookie, func(s *session.Session) {
+			if left := time.Until(s.Expires()); left <= 0 {
+				t.Errorf("%s: ended %v ago", cookie, -left)
+			}
+		})
+	}
+}
+
+// A logout deletes the cookie that the browser has: it goes by path and domain.
+func TestCookieOfOtherOptionsIsDeleted(t *testing.T) {
+	for _, look := range []bool{true, false} {
+		m, _ := newShared(t, withRecord(`{"cookie":{"path":"/app","domain":"example.com"},"userId":"u1"}`), nil)
+		response := ask(m, testCookie, func(s *session.Session) {
+			if look {
+				userKey.Get(s)
+			}
+			s.Destroy()
+		})
+		want := "connect.sid=; Path=/; Max-Age=0; "
+		if look {
+			want = "connect.sid=; Domain=example.com; Path=/app; Max-Age=0; "
+		}
+		if got := response.Header.Get("Set-Cookie"); !strings.HasPrefix(got, want) {
+			t.Errorf("Set-Cookie %q, want %q", got, want)
+		}
+	}
+}
+
+func TestManagerLoad(t *testing.T) {
+	m, _ := newShared(t, withRecord(`{"cookie":{},"userId":"u1"}`), nil)
+	s, err := m.Load(t.Context(), testSid)
+	if err != nil || userKey.Get(s) != "u1" {
+		t.Errorf("user %q, error %v", userKey.Get(s), err)
+	}
+	renewed := newCookie(t, ask(m, testCookie, func(s *session.Session) { s.Renew() }))
+	s, err = m.Load(t.Context(), testSid)
+	if err != nil || userKey.Get(s) != "u1" || !strings.Contains(renewed, s.ID()) {
+		t.Errorf("by the old id: error %v", err)
+	}
+	if _, err := m.Load(t.Context(), testSid+":renewed"); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("a pointer is taken for a session: %v", err)
+	}
+}
+
 // INT-09: what Go does not change stays byte for byte, also what its strings cannot hold.
 func TestUntouchedMembersStay(t *testing.T) {
 	members := []string{

@@ -55,8 +55,9 @@ type Cookies interface {
 	// maxAge, which is 0 for until it closes.
 	SetCookie(id ID, r *Record, maxAge time.Duration) (line string, secure bool)
 
-	// DeleteCookie returns the Set-Cookie line that makes a browser forget the cookie.
-	DeleteCookie() string
+	// DeleteCookie returns the Set-Cookie line that makes a browser forget the cookie
+	// of a session. Its record is nil where nobody has loaded it.
+	DeleteCookie(r *Record) string
 
 	// IsHandle reports whether a store's key may be that of a session.
 	IsHandle(key string) bool
