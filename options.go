@@ -252,7 +252,8 @@ func (o *Options) validateSecrets() (errs []error) {
 func (o *Options) weakSecrets() (errs []error) {
 	for i, secret := range o.Secrets {
 		weak := func(format string, args ...any) {
-			errs = append(errs, fmt.Errorf("Secrets[%d] %s", i, fmt.Sprintf(format, args...)))
+			at := fmt.Sprintf("Secrets[%d]", i)
+			errs = append(errs, fmt.Errorf("%s %s", at, fmt.Sprintf(format, args...)))
 		}
 		switch {
 		case secret == "": // not a secret at all

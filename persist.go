@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/seed-4f96e14b/session/internal/wire"
@@ -122,7 +121,7 @@ func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (wire
 			return i, stored{}, lookErr
 		}
 		i = m.codec.NewID()
-		if err := pause(ctx, attempt); err != nil {
+		if err := wire.Pause(ctx, attempt); err != nil {
 			return i, stored{}, unavailable("save", err)
 		}
 	}
@@ -143,7 +142,7 @@ func (m *Manager) swap(ctx context.Context, old stored, next wire.Record, replay
 			return stored{}, err
 		}
 		if errors.Is(err, ErrConflict) {
-			if err := pause(ctx, attempt); err != nil {
+			if err := wire.Pause(ctx, attempt); err != nil {
 				return stored{}, unavailable("save", err)
 			}
 		}
@@ -252,22 +251,6 @@ func (m *Manager) takeBack(ctx context.Context, handle string) {
 
 func unavailable(verb string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, verb, err)
-}
-
-// pause waits a random time, longer with each attempt, so that requests that
-// change one session at once come out of each other's step.
-func pause(ctx context.Context, attempt int) error {
-	if attempt == 1 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(rand.N(time.Duration(min(attempt, 16)) * time.Millisecond / 2))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // lifetime returns how long the session lives unused.

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	mathrand "math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -145,7 +144,7 @@ func (c *codec) Settle(ctx context.Context, store wire.Store, s wire.Settled, tt
 				return wire.Settled{}, err
 			}
 		}
-		if err := pause(ctx, attempt); err != nil {
+		if err := wire.Pause(ctx, attempt); err != nil {
 			return wire.Settled{}, err
 		}
 		err = m.look(ctx)
@@ -263,16 +262,4 @@ func (m *move) end(ctx context.Context) (wire.Settled, error) {
 	}
 	at, data, err := m.codec.Load(ctx, m.store, moved)
 	return wire.Settled{ID: idOf(moved), At: at, Data: data}, err
-}
-
-// pause waits a random time, longer with each attempt.
-func pause(ctx context.Context, attempt int) error {
-	timer := time.NewTimer(mathrand.N(time.Duration(min(attempt, 16)) * time.Millisecond / 2))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -5,6 +5,7 @@ package wire
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/http"
 	"time"
 )
@@ -130,4 +131,20 @@ type Store interface {
 	Create(ctx context.Context, key string, data []byte, ttl time.Duration) error
 	CompareAndSwap(ctx context.Context, key string, old, data []byte, ttl time.Duration) error
 	Delete(ctx context.Context, key string) error
+}
+
+// Pause waits a random time, longer with each attempt, so that requests that change one
+// session at once come out of each other's step. It does not wait at the first.
+func Pause(ctx context.Context, attempt int) error {
+	if attempt == 1 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(rand.N(time.Duration(min(attempt, 16)) * time.Millisecond / 2))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
