@@ -171,6 +171,7 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 			yield(nil, unsupported(m.options.Store, "list its sessions"))
 			return
 		}
+		seen := make(map[string]bool) // a renewed session may be found under several keys
 		for key, err := range lister.Keys(ctx) {
 			if err != nil {
 				yield(nil, unavailable("list", err))
@@ -186,9 +187,10 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 			case err != nil:
 				yield(nil, err)
 				return
-			case s.stored.at != key: // renewed since, and listed under its key
+			case seen[s.stored.at]:
 				continue
 			}
+			seen[s.stored.at] = true
 			if !yield(s, nil) {
 				return
 			}
@@ -219,7 +221,8 @@ func (m *Manager) Load(ctx context.Context, id string) (*Session, error) {
 }
 
 // Len counts the sessions of the store, as express-session's store.length does.
-// Some may have ended within the last minute. The error is [errors.ErrUnsupported]
+// Some may have ended within the last minute, and with package expressjs a session counts
+// again twice for each renewal. The error is [errors.ErrUnsupported]
 // if the store is no [Counter].
 func (m *Manager) Len(ctx context.Context) (int, error) {
 	counter, ok := m.options.Store.(Counter)

@@ -167,7 +167,7 @@ func (c *nativeCodec) Renew(r *wire.Record, replaced []wire.Digest, next wire.ID
 }
 
 // Settle has nothing to do: the save of the new digest was all.
-func (c *nativeCodec) Settle(_ context.Context, _ wire.Store, s wire.Settled, _ time.Duration) (wire.Settled, error) {
+func (c *nativeCodec) Settle(_ context.Context, _ wire.Store, s wire.Settled, _ func(*wire.Record) time.Duration) (wire.Settled, error) {
 	s.ID.Handle = s.At
 	return s, nil
 }

@@ -166,7 +166,10 @@ func (m *Manager) swap(ctx context.Context, old stored, next wire.Record, replay
 
 // settle ends a renewal whose record is stored, and returns the session's new id.
 func (m *Manager) settle(ctx context.Context, next wire.ID, st stored) (wire.ID, stored, error) {
-	ttl := m.ttl(&st.Record, time.Now())
+	ttl := func(r *wire.Record) time.Duration {
+		now := time.Now()
+		return m.codec.TTL(time.Duration(m.deadline(r, now)-now.UnixMilli()) * time.Millisecond)
+	}
 	settled, err := ask(ctx, m, func() (wire.Settled, error) {
 		return m.codec.Settle(ctx, m.options.Store, wire.Settled{ID: next, At: st.at, Data: st.raw}, ttl)
 	})

@@ -23,10 +23,19 @@
 //
 //   - Go replays its changes over what Express has saved since Go loaded the session, and
 //     never brings back what Express has destroyed.
+//
 //   - An Express request that loaded the session before Go saved it, and saves it
 //     after, undoes Go's change, as it undoes another Express request's.
+//
 //   - An Express request that saves a session which Go has destroyed, regenerated or
 //     renewed meanwhile brings it back, as it does after an Express logout.
+//
+//   - An Express request that loaded the session before Go renewed it, and destroys or
+//     regenerates it after, ends what is under the old id, where nothing is any more: the
+//     session goes on under the new one.
+//
+//   - An Express request that only reads sets the time to live anew, to the lifetime that it
+//     has loaded: a lifetime that Go has changed meanwhile holds from the next use on.
 //
 // Routes that change the same values at the same time are best moved together. In a slow
 // Express route that stays, call req.session.reload just before the change: it then
@@ -148,7 +157,8 @@ type RedisStore struct {
 
 	// TTLFunc is ttl as a function: it gets the values of a session, "cookie" not among
 	// them, and says for how long Redis is to keep it unused, whatever its MaxAge. It
-	// may be called at any time from any goroutine, and must not change the map.
+	// may be called at any time from any goroutine, also while the session is locked, so
+	// it must use nothing but the map, and not change that.
 	TTLFunc func(values map[string]json.RawMessage) time.Duration
 
 	// DisableTouch is disableTouch: a session that is only read lives as if it were not.

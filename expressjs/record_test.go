@@ -639,10 +639,20 @@ func TestRenew(t *testing.T) {
 	})
 }
 
-// A meddled Redis does something once before the record is copied.
+// A meddled Redis does something once before the record is copied, and once after the
+// old record was found empty.
 type meddled struct {
 	*redisMap
-	before func()
+	before, after func()
+}
+
+func (m *meddled) Get(ctx context.Context, key string) *redis.StringCmd {
+	cmd := m.redisMap.Get(ctx, key)
+	if after := m.after; after != nil && cmd.Val() == "" && cmd.Err() == nil {
+		m.after = nil
+		after()
+	}
+	return cmd
 }
 
 func (m *meddled) SetNX(ctx context.Context, key string, value any, ttl time.Duration) *redis.BoolCmd {

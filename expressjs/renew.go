@@ -88,7 +88,7 @@ func (c *codec) follow(ctx context.Context, store wire.Store, sid string) (strin
 
 func (c *codec) Delete(ctx context.Context, store wire.Store, sid string) error {
 	var pointers []string
-	for range maxRenewals {
+	for {
 		if err := store.Delete(ctx, sid); err != nil {
 			return err
 		}
@@ -99,7 +99,9 @@ func (c *codec) Delete(ctx context.Context, store wire.Store, sid string) error 
 		if err != nil {
 			break
 		}
-		pointers, sid = append(pointers, sid+pointerSuffix), next
+		if pointers, sid = append(pointers, sid+pointerSuffix), next; len(pointers) == maxRenewals {
+			return fmt.Errorf("a session that was renewed more than %d times while a cookie of its beginning was in use", maxRenewals)
+		}
 	}
 	for _, key := range pointers { // last, so that a Delete which failed can be made again
 		if err := store.Delete(ctx, key); err != nil {
@@ -127,7 +129,7 @@ func (c *codec) announce(r *wire.Record, next string) {
 
 // Settle makes the steps from the second on. If a call fails, it looks once what has
 // become of it.
-func (c *codec) Settle(ctx context.Context, store wire.Store, s wire.Settled, ttl time.Duration) (wire.Settled, error) {
+func (c *codec) Settle(ctx context.Context, store wire.Store, s wire.Settled, ttl func(*wire.Record) time.Duration) (wire.Settled, error) {
 	m := move{codec: c, store: store, from: s.At, to: s.ID.Handle, by: rand.Text(), record: s.Data, ttl: ttl}
 	var err error
 	switch m.announced(s.Data) {
@@ -139,6 +141,9 @@ func (c *codec) Settle(ctx context.Context, store wire.Store, s wire.Settled, tt
 		err = session.ErrConflict
 	}
 	for attempt, failures := 1, 0; err != nil; attempt++ {
+		if errors.Is(err, session.ErrNotReplicated) { // what a look would find is not yet kept
+			return wire.Settled{}, err
+		}
 		if !errors.Is(err, session.ErrConflict) {
 			if failures++; failures > 1 {
 				return wire.Settled{}, err
@@ -169,8 +174,15 @@ type move struct {
 	pointer  []byte // from the one to the other; nil if there is none
 	copied   []byte // under to; nil if there is nothing
 	record   []byte // under from; empty if the session has moved
-	ttl      time.Duration
+	ttl      func(*wire.Record) time.Duration
+
+	other string // another renewal that the record announces
+	waits int    // how often it was found there
 }
+
+// patience is how often a renewal finds another under way, before it takes its place.
+// A renewal needs fewer calls than that many looks do.
+const patience = 8
 
 // announced returns the next id that a record announces, or "".
 func (m *move) announced(record []byte) string {
@@ -186,11 +198,16 @@ func (m *move) announced(record []byte) string {
 func (m *move) step(ctx context.Context) error {
 	p := pointer{Cookie: json.RawMessage(`{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}`)}
 	p.Renewed.To, p.Renewed.By = m.to, m.by
-	trace := m.ttl + min(traceTTL, math.MaxInt64-m.ttl)
+	r, err := m.codec.Decode(m.from, m.record)
+	if err != nil {
+		return err
+	}
+	ttl := m.ttl(&r)
+	trace := ttl + min(traceTTL, math.MaxInt64-ttl)
 	if err := m.put(ctx, m.from+pointerSuffix, m.pointer, encode(p), trace); err != nil {
 		return err
 	}
-	if err := m.put(ctx, m.to, m.copied, m.record, m.ttl); err != nil {
+	if err := m.put(ctx, m.to, m.copied, m.record, ttl); err != nil {
 		return err
 	}
 	return m.store.CompareAndSwap(ctx, m.from, m.record, nil, trace)
@@ -224,17 +241,29 @@ func (m *move) look(ctx context.Context) (err error) {
 	m.record, err = m.store.Load(ctx, m.from)
 	switch {
 	case errors.Is(err, session.ErrNotFound):
-		return errors.Join(err, m.codec.Delete(ctx, m.store, m.from), m.store.Delete(ctx, m.to))
+		if err := errors.Join(m.codec.Delete(ctx, m.store, m.from), m.store.Delete(ctx, m.to)); err != nil {
+			return fmt.Errorf("delete what is left of an ended session: %v", err)
+		}
+		return session.ErrNotFound
 	case err != nil || len(m.record) == 0 || m.announced(m.record) == m.to:
 		return err
+	}
+	if other := m.announced(m.record); other != "" {
+		if other != m.other {
+			m.other, m.waits = other, 0
+		}
+		if m.waits++; m.waits < patience {
+			return session.ErrConflict
+		}
 	}
 	r, err := m.codec.Decode(m.from, m.record)
 	if err != nil {
 		return err
 	}
 	m.codec.announce(&r, m.to)
+	r.Stamp()
 	m.by = rand.Text()
-	if err := m.store.CompareAndSwap(ctx, m.from, m.record, m.codec.Encode(&r), m.ttl); err != nil {
+	if err := m.store.CompareAndSwap(ctx, m.from, m.record, m.codec.Encode(&r), m.ttl(&r)); err != nil {
 		return err
 	}
 	return session.ErrConflict // with what was read before the announcement
@@ -252,13 +281,16 @@ func (m *move) load(ctx context.Context, key string) ([]byte, error) {
 // end finds out where a session is that has moved, by this renewal or by another.
 func (m *move) end(ctx context.Context) (wire.Settled, error) {
 	moved, err := m.codec.follow(ctx, m.store, m.from)
-	if err != nil {
+	if err != nil && !errors.Is(err, session.ErrNotFound) {
 		return wire.Settled{}, err
 	}
-	if moved != m.to {
+	if moved != m.to { // by another, or nowhere: it has ended since
 		if err := m.store.Delete(ctx, m.to); err != nil {
 			return wire.Settled{}, err
 		}
+	}
+	if err != nil {
+		return wire.Settled{}, err
 	}
 	at, data, err := m.codec.Load(ctx, m.store, moved)
 	return wire.Settled{ID: idOf(moved), At: at, Data: data}, err

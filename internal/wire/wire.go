@@ -113,9 +113,9 @@ type Places interface {
 
 	// Settle ends a renewal, after the record that Renew has changed is stored under
 	// the key at as data. It returns the id that the client is to get, and where
-	// and what the record is now. The error is session.ErrNotFound if the session
-	// has ended.
-	Settle(ctx context.Context, store Store, s Settled, ttl time.Duration) (Settled, error)
+	// and what the record is now; ttl says for how long the store is to keep a record
+	// that is used now. The error is session.ErrNotFound if the session has ended.
+	Settle(ctx context.Context, store Store, s Settled, ttl func(*Record) time.Duration) (Settled, error)
 }
 
 // Settled is a renewal that is to be settled, or is.
