@@ -23,7 +23,8 @@ import (
 //  1. The save of the request that renews announces the next id in the record, as
 //     "renewal". The record is still good under the old id. If another request renews
 //     the same session, its own announcement takes the place of this one, which
-//     stops the renewal that announced before.
+//     stops the renewal that announced before. That one waits for the other, and
+//     announces again only if that does not get on.
 //  2. A pointer from the old key to the next is made, under a key of its own.
 //  3. The record is copied to the next key, which nobody has a cookie of yet.
 //  4. The old record is replaced by nothing at all, if it is still what was copied.
