@@ -1,10 +1,6 @@
 package session_test
 
 import (
-	"bufio"
-	"bytes"
-	"fmt"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -13,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-4f96e14b/session"
+	"github.com/seed-4f96e14b/session/internal/faultproxy"
 	"github.com/seed-4f96e14b/session/internal/redistest"
 )
 
@@ -204,10 +201,10 @@ func TestRaceFlashPoppedTwice(t *testing.T) {
 // nothing is lost.
 func TestRaceLostReplyOnTheWire(t *testing.T) {
 	addr := redistest.Start(t)
-	proxy := newSwallower(t, addr)
+	proxy := faultproxy.New(t, addr)
 	direct := redis.NewClient(&redis.Options{Addr: addr})
 	defer direct.Close()
-	through := redis.NewClient(&redis.Options{Addr: proxy.addr, MinRetryBackoff: time.Millisecond, MaxRetryBackoff: time.Millisecond})
+	through := redis.NewClient(&redis.Options{Addr: proxy.Addr, MinRetryBackoff: time.Millisecond, MaxRetryBackoff: time.Millisecond})
 	defer through.Close()
 
 	for name, request := range map[string]struct {
@@ -226,103 +223,19 @@ func TestRaceLostReplyOnTheWire(t *testing.T) {
 			other := v.copy()
 			v.server = newManager(t, session.Options{Store: &session.RedisStore{Client: through}, StoreTimeout: time.Minute}).Handler(app)
 
-			swallowed := proxy.swallow(request.command, func() {
+			lost := proxy.Once(request.command, faultproxy.Before(func() {
 				if request.command == "evalsha" {
 					other.get(count) // the gap
 				}
-			})
+			}, faultproxy.ResetAfter))
 			response := v.get(request.do)
 			check(t, "status", response.StatusCode, http.StatusOK)
-			if !swallowed.Load() {
+			if !lost() {
 				t.Fatal("no reply was lost")
 			}
 			// The gap comes after a renewal was applied, so that the other tab has a dead cookie there.
 			want := map[string]int{"change": 4, "renew": 3, "login": 3, "logout": 0}[name]
 			check(t, "counter", counterOf(v), want)
 		})
-	}
-}
-
-// A swallower stands between a client and Redis, and can lose the reply to a command: the
-// server has done it, and the connection breaks.
-type swallower struct {
-	addr string
-	mu   sync.Mutex
-	word []byte
-	gap  func()
-	done *atomic.Bool
-}
-
-func newSwallower(t *testing.T, server string) *swallower {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	s := &swallower{addr: l.Addr().String()}
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go s.serve(client, server)
-		}
-	}()
-	return s
-}
-
-// swallow loses the reply to the next command that has the word in it, and runs gap
-// before the client knows.
-func (s *swallower) swallow(word string, gap func()) *atomic.Bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.word, s.gap, s.done = fmt.Appendf(nil, "\r\n%s\r\n", word), gap, new(atomic.Bool)
-	return s.done
-}
-
-func (s *swallower) serve(client net.Conn, server string) {
-	defer client.Close()
-	upstream, err := net.Dial("tcp", server)
-	if err != nil {
-		return
-	}
-	defer upstream.Close()
-	var lose atomic.Pointer[func()]
-	go func() {
-		defer client.Close()
-		replies := bufio.NewReader(upstream)
-		buffer := make([]byte, 64<<10)
-		for {
-			n, err := replies.Read(buffer)
-			if err != nil {
-				return
-			}
-			if gap := lose.Load(); gap != nil {
-				(*gap)()
-				return
-			}
-			if _, err := client.Write(buffer[:n]); err != nil {
-				return
-			}
-		}
-	}()
-	buffer := make([]byte, 64<<10)
-	for {
-		n, err := client.Read(buffer)
-		if err != nil {
-			return
-		}
-		s.mu.Lock()
-		if s.word != nil && bytes.Contains(buffer[:n], s.word) {
-			gap := s.gap
-			lose.Store(&gap)
-			s.word = nil
-			s.done.Store(true)
-		}
-		s.mu.Unlock()
-		if _, err := upstream.Write(buffer[:n]); err != nil {
-			return
-		}
 	}
 }

@@ -335,20 +335,68 @@ func TestRedisCommands(t *testing.T) {
 	check(t, "name", nameOf(v), "y")
 }
 
-// A key of another type is unreadable: anonymous, and left alone.
+// A key of another type is unreadable: anonymous, and left alone until a logout or a
+// login ends what the cookie names.
 func TestRedisKeyOfAnotherType(t *testing.T) {
+	for name, tt := range map[string]struct {
+		do   func(s *session.Session)
+		left string
+	}{
+		"read":   {func(s *session.Session) { check(t, "name", nameKey.Get(s)+fmt.Sprint(s.Err()), "<nil>") }, "hash"},
+		"write":  {func(s *session.Session) { nameKey.Set(s, "y") }, "hash"},
+		"login":  {func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "y") }, "none"},
+		"logout": {func(s *session.Session) { s.Destroy() }, "none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := redistest.Client(t)
+			v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: client}}))
+			v.get(setName("x"))
+			key := client.Keys(t.Context(), "*").Val()[0]
+			client.Del(t.Context(), key)
+			client.HSet(t.Context(), key, "field", "value")
+			client.Expire(t.Context(), key, time.Hour)
+			check(t, "status", v.post(use(tt.do)).StatusCode, 200)
+			check(t, "type", client.Type(t.Context(), key).Val(), tt.left)
+			check(t, "login", v.post(setName("z")).StatusCode, 200)
+			check(t, "name", nameOf(v), "z")
+		})
+	}
+}
+
+// The shortest and the longest times to live that a session can have are ones that Redis
+// takes.
+func TestRedisLifetimes(t *testing.T) {
 	client := redistest.Client(t)
-	v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: client}}))
-	v.get(setName("x"))
-	key := client.Keys(t.Context(), "*").Val()[0]
-	client.Del(t.Context(), key)
-	client.HSet(t.Context(), key, "field", "value")
-	response := v.get(use(func(s *session.Session) {
-		check(t, "name", nameKey.Get(s), "")
-		check(t, "error", s.Err(), nil)
-	}))
-	check(t, "status", response.StatusCode, 200)
-	check(t, "type", client.Type(t.Context(), key).Val(), "hash")
+	store := &session.RedisStore{Client: client}
+	const longest = (1<<63 - 1) / time.Second * time.Second
+	for name, options := range map[string]session.Options{
+		"shortest":                {IdleTimeout: time.Second},
+		"shortest, absolute":      {AbsoluteTimeout: time.Second, IdleTimeout: time.Second},
+		"longest idle":            {IdleTimeout: longest, AbsoluteTimeout: -1},
+		"longest idle of a day":   {IdleTimeout: 24 * time.Hour, AbsoluteTimeout: longest},
+		"longest cookie":          {AbsoluteTimeout: -1, Cookie: session.Cookie{MaxAge: 400 * 24 * time.Hour}},
+		"longest of all that end": {IdleTimeout: longest, AbsoluteTimeout: longest},
+	} {
+		client.FlushAll(t.Context())
+		options.Store = store
+		v := newVisitor(newManager(t, options))
+		check(t, name+": create", v.post(setName("x")).StatusCode, 200)
+		check(t, name+": write", v.post(setName("y")).StatusCode, 200)
+		check(t, name+": renew", v.post(renew).StatusCode, 200)
+		for _, key := range client.Keys(t.Context(), "*").Val() {
+			if ttl := client.PTTL(t.Context(), key).Val(); ttl <= 0 {
+				t.Errorf("%s: time to live %v", name, ttl)
+			}
+		}
+	}
+	for _, ttl := range []time.Duration{0, -1, -1 << 63} {
+		if err := store.Create(t.Context(), "key", []byte("x"), ttl); err == nil {
+			t.Errorf("a time to live of %v: no error", ttl)
+		}
+	}
+	if err := store.Create(t.Context(), "key", []byte("x"), 1); err != nil { // rounded up
+		t.Error(err)
+	}
 }
 
 // The prefix keeps applications apart, also where it has the characters of patterns.
