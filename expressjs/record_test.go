@@ -439,15 +439,19 @@ func TestWeakSecret(t *testing.T) {
 }
 
 func TestNothingSecretIsPrinted(t *testing.T) {
-	o := expressjs.Options{Secrets: []string{testSecret}}
+	client := withRecord(`{"cookie":{},"userId":"a private text"}`) // one of the app's own, which is not ours to print
+	o := expressjs.Options{Secrets: []string{testSecret}, Store: expressjs.RedisStore{Client: client}}
 	all, err := o.Session()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
-		for _, v := range []any{o, &o, all, all.WireFormat} {
-			if text := fmt.Sprintf(verb, v); strings.Contains(text, testSecret) {
-				t.Errorf("%s of %T prints the secret", verb, v)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x", "%q"} {
+		for _, v := range []any{o, &o, all, all.WireFormat, struct{ O expressjs.Options }{o}} {
+			text := fmt.Sprintf(verb, v)
+			for _, secret := range []string{testSecret, fmt.Sprintf("%x", testSecret), testSid, "private"} {
+				if strings.Contains(text, secret) {
+					t.Errorf("%s of %T prints %q", verb, v, secret)
+				}
 			}
 		}
 	}
