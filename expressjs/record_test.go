@@ -40,7 +40,7 @@ func newShared(t testing.TB, client session.RedisClient, change func(*expressjs.
 	}
 	var log bytes.Buffer
 	all.Logger = slog.New(slog.NewTextHandler(&log, nil))
-	m, err := session.New(all)
+	m, err := newManager(t, all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,8 +355,7 @@ func TestCreated(t *testing.T) {
 			t.Fatal(err)
 		}
 		options.AbsoluteTimeout = 24 * time.Hour
-		options.Logger = slog.New(slog.DiscardHandler)
-		m, err := session.New(options)
+		m, err := newManager(t, options)
 		if err != nil {
 			t.Fatal(err)
 		}
