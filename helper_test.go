@@ -3,6 +3,7 @@ package session_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-4f96e14b/session"
 	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/suitetest"
 )
 
 const (
@@ -39,19 +41,52 @@ func forEachStore(t *testing.T, test func(t *testing.T, store session.Store)) {
 	})
 }
 
+// TestMain checks the whole run: no secret shows, and no goroutine is left.
+func TestMain(m *testing.M) { suitetest.Main(m) }
+
+// A secret fails the run that a manager logs, that an error has which a handler or an
+// ErrorHandler sees, or that a handler panics with.
+func TestSecretsThatShowFailTheRun(t *testing.T) {
+	found := func(text string) string { return t.Name() + ": a cookie is in \"" + text }
+	if !suitetest.InItsOwnProcess(t, found("level=ERROR msg="), "logged ********",
+		found(session.ErrUnavailable.Error()+": load: to the handler ********"),
+		found(session.ErrUnavailable.Error()+": load: to the ErrorHandler ********"),
+		found("panic: ********")) {
+		return
+	}
+	sp := &spy{Store: new(session.MemoryStore)}
+	v := newVisitor(newManager(t, session.Options{Store: sp, ErrorHandler: func(http.ResponseWriter, *http.Request, error) {}}))
+	v.get(setName("x"))
+	cookie := v.jar["__Host-sid"]
+	fails := func(method, with string) {
+		sp.on("L", func() error { return errors.New(with + " " + cookie) })
+		v.do(method, use(func(s *session.Session) { nameKey.Get(s) }))
+	}
+	fails(http.MethodGet, "logged")
+	fails(http.MethodGet, "to the handler")
+	fails(http.MethodPost, "to the ErrorHandler") // loaded before the handler runs
+	panics(t, "the handler", cookie, func() { v.get(func(http.ResponseWriter, *http.Request) { panic(cookie) }) })
+}
+
 // newManager returns a manager with secretA, quiet unless a Logger is set.
 func newManager(t testing.TB, options session.Options) *session.Manager {
 	t.Helper()
 	if options.Secrets == nil {
 		options.Secrets = []string{secretA}
 	}
-	if options.Logger == nil {
-		options.Logger = slog.New(slog.DiscardHandler)
+	options.Logger = suitetest.Logger(t, options.Logger)
+	if answer := options.ErrorHandler; answer != nil {
+		options.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+			suitetest.Show(w, err)
+			answer(w, r, err)
+		}
 	}
 	m, err := session.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}
+	suitetest.Key(options.Secrets...)
+	suitetest.Show(m, options)
 	return m
 }
 
@@ -62,6 +97,11 @@ type handlerKey struct{}
 
 // app runs the handler that the visitor put on the request.
 var app = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		if s, ok := session.FromContext(r.Context()); ok {
+			suitetest.Show(s, s.Err(), w)
+		}
+	}()
 	r.Context().Value(handlerKey{}).(handler)(w, r)
 })
 
@@ -105,9 +145,12 @@ func (v *visitor) send(method string, h handler, prepare func(*http.Request)) *h
 		r.AddCookie(&http.Cookie{Name: name, Value: value})
 	}
 	prepare(r)
+	defer suitetest.Panics()
+	suitetest.Cookies(r.Cookies())
 	w := httptest.NewRecorder()
 	v.server.ServeHTTP(w, r)
 	response := w.Result()
+	suitetest.Cookies(response.Cookies())
 	for _, c := range response.Cookies() {
 		if c.MaxAge < 0 {
 			delete(v.jar, c.Name)

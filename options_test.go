@@ -158,6 +158,12 @@ func TestRandomSecretIsLogged(t *testing.T) {
 	}
 }
 
+// An ownStore is one of the app's own, which is not ours to print.
+type ownStore struct {
+	session.Store
+	held map[string]string
+}
+
 // Nothing of ours prints a secret, an id or what a session holds.
 func TestNothingSecretIsPrinted(t *testing.T) {
 	store := new(session.MemoryStore)
@@ -171,7 +177,11 @@ func TestNothingSecretIsPrinted(t *testing.T) {
 		nameKey.Get(s)
 		text := slog.New(slog.NewTextHandler(&out, nil))
 		json := slog.New(slog.NewJSONHandler(&out, nil))
-		for _, v := range []any{options, &options, m, s, store, struct{ O session.Options }{options}, r.Context(), w} {
+		own := options
+		own.Store = &ownStore{Store: store, held: map[string]string{"of somebody": "a private text"}}
+		for _, v := range []any{
+			options, &options, own, m, s, store, struct{ O session.Options }{options}, struct{ m *session.Manager }{m}, r.Context(), w,
+		} {
 			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 				fmt.Fprintf(&out, verb+"\n", v)
 			}

@@ -107,7 +107,7 @@ func (s *RedisStore) Load(ctx context.Context, key string) ([]byte, error) {
 	case redis.HasErrorPrefix(err, "WRONGTYPE"):
 		return nil, fmt.Errorf("%w: the Redis key holds another type than a string", ErrUnreadable)
 	case err != nil:
-		return nil, err
+		return nil, withoutArguments(err)
 	}
 	return []byte(val), nil // not StringCmd.Bytes, which may alias a client-side cache
 }
@@ -176,6 +176,25 @@ func (s *RedisStore) Delete(ctx context.Context, key string) error {
 	return s.write(ctx, s.key(key), func(c RedisClient) redis.Cmder { return c.Del(ctx, s.key(key)) })
 }
 
+// withoutArguments returns err, or of a server that does not know a command, as one where
+// it was renamed, what it says without the arguments that it quotes: the key, which is
+// half a secret with package expressjs, and the record.
+func withoutArguments(err error) error {
+	if _, isReply := errors.AsType[redis.Error](err); isReply {
+		if said, _, found := strings.Cut(err.Error(), ", with args beginning with"); found {
+			return replyError(said)
+		}
+	}
+	return err
+}
+
+// A replyError is a [redis.Error]. It does not wrap the one that it was made of, which
+// some programs would find and log.
+type replyError string
+
+func (e replyError) Error() string { return string(e) }
+func (replyError) RedisError()     {}
+
 // write runs one command that writes to key. With WaitReplicas it returns no error
 // only after as many replicas have all that the primary had done by then. That holds
 // also for a command that changes nothing, such as a repeated DEL: what it repeats
@@ -184,7 +203,7 @@ func (s *RedisStore) write(ctx context.Context, key string, command func(RedisCl
 	if s.WaitReplicas <= 0 {
 		err := command(s.Client).Err()
 		s.lookAgain(ctx, err)
-		return err
+		return withoutArguments(err)
 	}
 	node, err := s.primary(ctx, key)
 	if err != nil {
@@ -248,7 +267,7 @@ func (s *RedisStore) writeTo(ctx context.Context, node *redis.Client, asking boo
 		return nil
 	})
 	if _, refused := errors.AsType[redis.Error](written.Err()); refused {
-		return written.Err()
+		return withoutArguments(written.Err())
 	}
 	n, waitErr := wait.Int()
 	if err := cmp.Or(written.Err(), err, waitErr); err != nil {
@@ -403,6 +422,8 @@ var (
 	_ KeyLister = (*RedisStore)(nil)
 	_ Counter   = (*RedisStore)(nil)
 	_ Clearer   = (*RedisStore)(nil)
+
+	_ redis.Error = replyError("")
 
 	_ RedisClient = (*redis.Client)(nil)
 	_ RedisClient = (*redis.ClusterClient)(nil)

@@ -399,6 +399,41 @@ func TestRedisLifetimes(t *testing.T) {
 	}
 }
 
+// A server that does not know a command, as one where it was renamed, quotes the arguments
+// in its error. Ours does not: the key is half a secret where Express is the other side.
+func TestRedisErrorsQuoteNothing(t *testing.T) {
+	args := []string{"--rename-command", "GET", "", "--rename-command", "SET", "", "--rename-command", "EVALSHA", "", "--rename-command", "DEL", ""}
+	client := redis.NewClient(&redis.Options{Addr: redistest.Start(t, args...)})
+	defer client.Close()
+	const key, record = "the-key-of-a-session", "the record of a session"
+	soon := func() context.Context { // for the WAIT, which no replica answers
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	for _, replicas := range []int{0, 1} {
+		store := &session.RedisStore{Client: client, WaitReplicas: replicas}
+		_, err := store.Load(t.Context(), key)
+		for command, err := range map[string]error{
+			"get":     err,
+			"set":     store.Create(soon(), key, []byte(record), time.Hour),
+			"evalsha": store.CompareAndSwap(soon(), key, []byte(record), []byte("new"), time.Hour),
+			"del":     store.Delete(soon(), key),
+		} {
+			if _, isReply := errors.AsType[redis.Error](err); !isReply {
+				t.Errorf("%s: error %v, want the server's", command, err)
+				continue
+			}
+			check(t, "error", err.Error(), "ERR unknown command '"+command+"'")
+			for ; err != nil; err = errors.Unwrap(err) {
+				if text := err.Error(); strings.Contains(text, key) || strings.Contains(text, record) {
+					t.Errorf("%s: the error quotes what it was asked: %s", command, text)
+				}
+			}
+		}
+	}
+}
+
 // The prefix keeps applications apart, also where it has the characters of patterns.
 func TestRedisPrefix(t *testing.T) {
 	client := redistest.Client(t)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/seed-4f96e14b/session"
 	"github.com/seed-4f96e14b/session/expressjs"
+	"github.com/seed-4f96e14b/session/internal/suitetest"
 )
 
 const (
@@ -32,6 +33,55 @@ type site struct {
 	*session.Manager
 	store *spyStore
 	log   *logPages
+}
+
+// TestMain checks the whole run: no secret shows, and no goroutine is left.
+func TestMain(m *testing.M) { suitetest.Main(m) }
+
+// An id fails the run that a manager logs, that an error has which a handler sees, or that a
+// handler panics with.
+func TestIDsThatShowFailTheRun(t *testing.T) {
+	found := func(text string) string { return t.Name() + ": an id of Express is in \"" + text }
+	if !suitetest.InItsOwnProcess(t, found("level=ERROR msg="), "logged ********",
+		found(session.ErrUnavailable.Error()+": load: to the handler ********"),
+		found("panic: ********"), found("panic: of ask, ********")) {
+		return
+	}
+	site := newSite(t)
+	b := site.visitor()
+	b.get(setUser("u1"))
+	fails := func(with string) {
+		site.store.on("L", func() error { return fmt.Errorf("%s %s", with, b.sid()) })
+		b.get(readUser)
+	}
+	fails("logged")
+	fails("to the handler")
+	recovered := func(f func()) {
+		defer func() { expect(t, "a panic", recover() != nil, true) }()
+		f()
+	}
+	recovered(func() { b.get(func(*session.Session) { panic(b.sid()) }) })
+	recovered(func() { ask(site.Manager, "", func(*session.Session) { panic("of ask, " + b.sid()) }) })
+}
+
+// newManager returns session.New(options), and has it watched for secrets that show.
+func newManager(t testing.TB, options session.Options) (*session.Manager, error) {
+	options.Logger = suitetest.Logger(t, options.Logger)
+	m, err := session.New(options)
+	suitetest.Key(options.Secrets...)
+	suitetest.Show(options, err)
+	if m != nil {
+		suitetest.Show(m)
+	}
+	return m, err
+}
+
+// serve has a handler answer one request, and both watched for secrets that show.
+func serve(h http.Handler, w http.ResponseWriter, r *http.Request) {
+	defer suitetest.Panics()
+	suitetest.Cookies(r.Cookies())
+	h.ServeHTTP(w, r)
+	suitetest.Cookies((&http.Response{Header: w.Header()}).Cookies())
 }
 
 // newSite returns a site with its sessions in memory.
@@ -52,7 +102,7 @@ func openSite(t testing.TB, store session.Store, change ...func(o *expressjs.Opt
 	}
 	s := &site{store: &spyStore{Store: store}, log: new(logPages)}
 	all.Store, all.Logger = s.store, slog.New(slog.NewTextHandler(s.log, nil))
-	if s.Manager, err = session.New(all); err != nil {
+	if s.Manager, err = newManager(t, all); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -115,7 +165,16 @@ func sidIn(value string) string {
 
 // get makes a request that has only to do with the session.
 func (b *browser) get(do func(s *session.Session)) *http.Response {
-	return b.visit("GET", "http://localhost/", func(_ http.ResponseWriter, r *http.Request) { do(session.From(r.Context())) })
+	return b.visit("GET", "http://localhost/", only(do))
+}
+
+// only is a handler that has only to do with the session.
+func only(do func(s *session.Session)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		defer func() { suitetest.Show(w, s, s.Err()) }()
+		do(s)
+	}
 }
 
 func (b *browser) visit(method, target string, h http.HandlerFunc) *http.Response {
@@ -127,7 +186,7 @@ func (b *browser) through(h http.Handler, r *http.Request) *http.Response {
 		r.Header.Add("Cookie", name+"="+value)
 	}
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
+	serve(h, w, r)
 	response := w.Result()
 	b.keep(response)
 	return response

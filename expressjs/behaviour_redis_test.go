@@ -88,15 +88,15 @@ func redisBehaviours() []behaviour {
 			r := newRedis(t)
 			site := r.site(t)
 			b := site.visitor()
-			b.jar["connect.sid"] = signature("x", siteSecret)
+			b.jar["connect.sid"] = signature("some-id", siteSecret)
 			for _, nothing := range []string{"", "null", `{"cookie`} {
-				r.server.Set("sess:x", nothing)
+				r.server.Set("sess:some-id", nothing)
 				response := b.get(func(s *session.Session) { expect(t, "keys", len(s.Keys()), 0) })
 				expect(t, "status", response.StatusCode, http.StatusOK)
 				expect(t, "first command", strings.Fields(r.took())[0], "GET")
 			}
-			r.server.Del("sess:x")
-			r.server.Lpush("sess:x", "a list")
+			r.server.Del("sess:some-id")
+			r.server.Lpush("sess:some-id", "a list")
 			expect(t, "status", b.get(readUser).StatusCode, http.StatusOK)
 		}},
 		{"CC-2", func(t *testing.T) {
@@ -300,7 +300,7 @@ func (r *countedRedis) site(t *testing.T, change ...func(*expressjs.Options)) *s
 	}
 	s := &site{store: &spyStore{Store: all.Store}, log: new(logPages)}
 	all.Logger = slog.New(slog.NewTextHandler(s.log, nil))
-	if s.Manager, err = session.New(all); err != nil {
+	if s.Manager, err = newManager(t, all); err != nil {
 		t.Fatal(err)
 	}
 	b := s.visitor()

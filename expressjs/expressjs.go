@@ -230,11 +230,13 @@ func sameSiteOption(s string) (http.SameSite, error) {
 
 // Format implements [fmt.Formatter]: no verb prints the secrets. It cannot help where
 // Options are an unexported field of a struct that is printed.
-func (o Options) Format(f fmt.State, verb rune) {
+func (o Options) Format(f fmt.State, _ rune) {
 	type options Options // without this method
 	shown := options(o)
 	shown.Secrets = slices.Repeat([]string{"[redacted]"}, len(o.Secrets))
-	fmt.Fprintf(f, fmt.FormatString(f, verb), shown)
+	// Not by the verb: one that fits no pointer prints what is behind it, such as
+	// the sessions in a store of the app's own.
+	fmt.Fprintf(f, fmt.FormatString(f, 'v'), shown)
 }
 
 var _ fmt.Formatter = Options{}

@@ -26,6 +26,7 @@ import (
 	"github.com/seed-4f96e14b/session/expressjs"
 	"github.com/seed-4f96e14b/session/internal/nodetest"
 	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/suitetest"
 )
 
 // The tests in this file put this package and the real express-session, with
@@ -77,10 +78,11 @@ func (a *apps) deploy(t *testing.T, options expressjs.Options) {
 	}
 	options.Store.Client = a.redis
 	a.options = options
-	sessions, err := expressjs.New(options)
+	sessions, err := expressjs.New(options) // logs to the default logger, which suitetest watches
 	if err != nil {
 		t.Fatal(err)
 	}
+	suitetest.Key(options.Secrets...)
 	server := httptest.NewServer(sessions.Handler(a.routes(t)))
 	t.Cleanup(server.Close)
 	a.golang = side{"Go", server.URL}

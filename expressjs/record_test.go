@@ -40,7 +40,7 @@ func newShared(t testing.TB, client session.RedisClient, change func(*expressjs.
 	}
 	var log bytes.Buffer
 	all.Logger = slog.New(slog.NewTextHandler(&log, nil))
-	m, err := session.New(all)
+	m, err := newManager(t, all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,8 +355,7 @@ func TestCreated(t *testing.T) {
 			t.Fatal(err)
 		}
 		options.AbsoluteTimeout = 24 * time.Hour
-		options.Logger = slog.New(slog.DiscardHandler)
-		m, err := session.New(options)
+		m, err := newManager(t, options)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -439,15 +438,19 @@ func TestWeakSecret(t *testing.T) {
 }
 
 func TestNothingSecretIsPrinted(t *testing.T) {
-	o := expressjs.Options{Secrets: []string{testSecret}}
+	client := withRecord(`{"cookie":{},"userId":"a private text"}`) // one of the app's own, which is not ours to print
+	o := expressjs.Options{Secrets: []string{testSecret}, Store: expressjs.RedisStore{Client: client}}
 	all, err := o.Session()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
-		for _, v := range []any{o, &o, all, all.WireFormat} {
-			if text := fmt.Sprintf(verb, v); strings.Contains(text, testSecret) {
-				t.Errorf("%s of %T prints the secret", verb, v)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x", "%q"} {
+		for _, v := range []any{o, &o, all, all.WireFormat, struct{ O expressjs.Options }{o}} {
+			text := fmt.Sprintf(verb, v)
+			for _, secret := range []string{testSecret, fmt.Sprintf("%x", testSecret), testSid, "private"} {
+				if strings.Contains(text, secret) {
+					t.Errorf("%s of %T prints %q", verb, v, secret)
+				}
 			}
 		}
 	}

@@ -3,7 +3,6 @@ package expressjs_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -126,8 +125,7 @@ func TestRenewalThatIsNotReplicated(t *testing.T) {
 		t.Fatal(err)
 	}
 	options.Store = &unreplicated{options.Store}
-	options.Logger = slog.New(slog.DiscardHandler)
-	m, err := session.New(options)
+	m, err := newManager(t, options)
 	if err != nil {
 		t.Fatal(err)
 	}

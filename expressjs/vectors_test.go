@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -251,8 +250,7 @@ func vectorManager(t testing.TB, client session.RedisClient, secrets []vectorSec
 	if err != nil {
 		return nil, err
 	}
-	all.Logger = slog.New(slog.DiscardHandler)
-	return session.New(all)
+	return newManager(t, all)
 }
 
 func vectorCookie(o map[string]any, r vectorRequest) (c expressjs.Cookie) {
@@ -288,7 +286,7 @@ func ask(m *session.Manager, cookie string, do func(s *session.Session)) *http.R
 		r.Header.Set("Cookie", cookie)
 	}
 	w := httptest.NewRecorder()
-	m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { do(session.From(r.Context())) })).ServeHTTP(w, r)
+	serve(m.Handler(only(do)), w, r)
 	return w.Result()
 }
 
