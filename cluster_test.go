@@ -32,7 +32,7 @@ func TestCluster(t *testing.T) {
 			n := 0
 			storetest.Run(t, func(t *testing.T) session.Store {
 				n++
-				return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("test[%d,%d]*:", replicas, n), WaitReplicas: replicas}
+				return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("sess:test[%d,%d]*:", replicas, n), WaitReplicas: replicas}
 			})
 		})
 		t.Run(fmt.Sprint("requests, waiting for replicas: ", replicas), func(t *testing.T) {
@@ -388,17 +388,17 @@ func TestWaitReplicasKeepsWhatWasAcknowledged(t *testing.T) {
 	}
 }
 
-// slowReplica runs a primary, and a replica that gets everything late.
+// slowReplica runs a primary, and a replica that gets everything late. It returns an app's
+// client for the one and an admin's for the other.
 func slowReplica(t *testing.T, delay time.Duration) (primary *redis.Client, link *slowLink, replica *redis.Client) {
 	t.Helper()
-	primary = redis.NewClient(&redis.Options{Addr: redistest.Start(t, "--repl-diskless-sync-delay", "0")})
-	t.Cleanup(func() { primary.Close() })
+	primary = redistest.Client(t, redistest.WaitRights)
+	admin := redistest.Admin(t, primary.Options().Addr)
 	link = newSlowLink(t, primary.Options().Addr, delay)
 	host, port, _ := net.SplitHostPort(link.addr())
-	replica = redis.NewClient(&redis.Options{Addr: redistest.Start(t, "--replicaof", host+" "+port)})
-	t.Cleanup(func() { replica.Close() })
+	replica = redistest.Admin(t, redistest.Start(t, "--replicaof", host+" "+port))
 	eventually(t, "the replica is up to date", func() bool {
-		return strings.Contains(primary.Info(t.Context(), "replication").Val(), "state=online") &&
+		return strings.Contains(admin.Info(t.Context(), "replication").Val(), "state=online") &&
 			strings.Contains(replica.Info(t.Context(), "replication").Val(), "master_link_status:up")
 	})
 	return primary, link, replica
@@ -526,7 +526,7 @@ func eventually(t *testing.T, what string, ready func() bool) {
 // writes is answered 503, and one that reads is served. A deletion that is repeated
 // because it was not acknowledged is one that has to be acknowledged.
 func TestWaitReplicasMissing(t *testing.T) {
-	client := redistest.Client(t)
+	client := redistest.Client(t, redistest.WaitRights)
 	store := &session.RedisStore{Client: client, WaitReplicas: 1}
 	within := func(do func(ctx context.Context) error) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -562,7 +562,7 @@ func TestWaitReplicasMissing(t *testing.T) {
 // A manager does not take a write for done because it finds it on the primary, also
 // where the store's time is shorter than the manager's.
 func TestWaitReplicasIsNotTalkedOver(t *testing.T) {
-	client := redistest.Client(t)
+	client := redistest.Client(t, redistest.WaitRights)
 	v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: client}}))
 	v.get(setName("x"))
 	hasty := &hastyStore{&session.RedisStore{Client: client, WaitReplicas: 1}}
@@ -590,7 +590,9 @@ func (s *hastyStore) CompareAndSwap(ctx context.Context, key string, old, data [
 // The time that a WAIT may take is the call's, not that of the client's own settings.
 func TestWaitReplicasOutlastsTheClient(t *testing.T) {
 	primary, _, _ := slowReplica(t, 200*time.Millisecond)
-	client := redis.NewClient(&redis.Options{Addr: primary.Options().Addr, ReadTimeout: 50 * time.Millisecond, MaxRetries: -1})
+	options := redistest.Options(primary.Options().Addr)
+	options.ReadTimeout, options.MaxRetries = 50*time.Millisecond, -1
+	client := redis.NewClient(options)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -609,5 +611,5 @@ func TestWaitReplicasUnsupported(t *testing.T) {
 	if err := store.Create(t.Context(), "a", []byte("x"), time.Hour); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Create: error %v, want ErrUnsupported", err)
 	}
-	check(t, "keys", len(client.Keys(t.Context(), "*").Val()), 0)
+	check(t, "keys", len(redistest.Admin(t, client.Options().Addr).Keys(t.Context(), "*").Val()), 0)
 }

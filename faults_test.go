@@ -22,6 +22,7 @@ type fault struct {
 	read, write int  // the status of a GET that reads and of a POST that writes
 	logout      int  // of a POST that destroys
 	unknown     bool // what was refused may be done later, whole
+	nobody      bool // the app logs in as nobody, as in a Redis without users
 }
 
 const (
@@ -83,8 +84,27 @@ var faults = map[string]fault{
 			s.do(t, "CONFIG", "SET", "requirepass", "a password that the app has not")
 			s.dropClients(t)
 		},
-		end:  func(t *testing.T, s *faulty) { s.do(t, "CONFIG", "SET", "requirepass", "") },
+		end:    func(t *testing.T, s *faulty) { s.do(t, "CONFIG", "SET", "requirepass", "") },
+		nobody: true,
+		read:   refused, write: refused, logout: refused,
+	},
+	"WRONGPASS": {
+		begin: func(t *testing.T, s *faulty) {
+			s.do(t, "ACL", "SETUSER", redistest.User, "resetpass", ">a password that the app has not")
+			s.dropClients(t)
+		},
+		end:  func(t *testing.T, s *faulty) { s.do(t, "ACL", "SETUSER", redistest.User, ">"+redistest.Password) },
 		read: refused, write: refused, logout: refused,
+	},
+	"NOPERM": {
+		begin: func(t *testing.T, s *faulty) { s.do(t, "ACL", "SETUSER", redistest.User, "nocommands") },
+		end:   func(t *testing.T, s *faulty) { redistest.Allow(t, s.admin.Options().Addr, redistest.Rights) },
+		read:  refused, write: refused, logout: refused,
+	},
+	"NOPERM for keys": {
+		begin: func(t *testing.T, s *faulty) { s.do(t, "ACL", "SETUSER", redistest.User, "resetkeys", "~other:*") },
+		end:   func(t *testing.T, s *faulty) { redistest.Allow(t, s.admin.Options().Addr, redistest.Rights) },
+		read:  refused, write: refused, logout: refused,
 	},
 	"too many clients": {
 		begin: func(t *testing.T, s *faulty) {
@@ -102,7 +122,7 @@ type faulty struct {
 	pid                 int
 }
 
-func newFaulty(t *testing.T) *faulty {
+func newFaulty(t *testing.T, f fault) *faulty {
 	t.Helper()
 	addr := redistest.Start(t)
 	one := func() *redis.Client {
@@ -110,7 +130,11 @@ func newFaulty(t *testing.T) *faulty {
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
-	s := &faulty{admin: one(), scripts: one(), app: redis.NewClient(&redis.Options{Addr: addr})} // as users make it
+	options := redistest.Options(addr) // the rest as users leave it
+	if f.nobody {
+		options.Username, options.Password = "", ""
+	}
+	s := &faulty{admin: one(), scripts: one(), app: redis.NewClient(options)}
 	t.Cleanup(func() { s.app.Close() })
 	info, err := s.admin.InfoMap(t.Context(), "server").Result()
 	if err != nil {
@@ -146,7 +170,7 @@ func (s *faulty) signal(t *testing.T, sig syscall.Signal) {
 func TestFaults(t *testing.T) {
 	for name, f := range faults {
 		t.Run(name, func(t *testing.T) {
-			s := newFaulty(t)
+			s := newFaulty(t, f)
 			var book logBook
 			const timeout = 300 * time.Millisecond
 			m := newManager(t, session.Options{Store: &session.RedisStore{Client: s.app}, StoreTimeout: timeout, Logger: book.logger()})
@@ -199,7 +223,7 @@ func TestFaults(t *testing.T) {
 				return v.post(use(func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "z") }))
 			})
 			check(t, "name after another login", nameOf(v), "z")
-			for _, secret := range []string{cookie, secretA, "a password"} {
+			for _, secret := range []string{cookie, secretA, "a password", redistest.Password} {
 				if strings.Contains(book.String(), secret) {
 					t.Error("the log has a secret")
 				}

@@ -22,7 +22,7 @@ func TestSentinel(t *testing.T) {
 				n := 0
 				storetest.Run(t, func(t *testing.T) session.Store {
 					n++
-					return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("test[%d]*:", n), WaitReplicas: replicas}
+					return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("sess:test[%d]*:", n), WaitReplicas: replicas}
 				})
 			})
 			if testing.Short() {

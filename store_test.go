@@ -14,7 +14,6 @@ import (
 	"time"
 	"weak"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-4f96e14b/session"
 	"github.com/seed-4f96e14b/session/internal/redistest"
@@ -27,7 +26,7 @@ func TestStoreContract(t *testing.T) {
 	})
 	t.Run("miniredis", func(t *testing.T) {
 		storetest.Run(t, func(t *testing.T) session.Store {
-			server := miniredis.RunT(t)
+			server := newMiniredis(t)
 			client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 			t.Cleanup(func() { client.Close() })
 			go func() { // miniredis has no time of its own
@@ -41,10 +40,10 @@ func TestStoreContract(t *testing.T) {
 		})
 	})
 	t.Run("redis", func(t *testing.T) {
-		client, n := redistest.Client(t), 0
+		client, n := redistest.Client(t, redistest.ListRights), 0
 		storetest.Run(t, func(t *testing.T) session.Store {
 			n++
-			return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("test[%d]*:", n)}
+			return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("sess:test[%d]*:", n)}
 		})
 	})
 	t.Run("redis, auto-pipelined", func(t *testing.T) {
@@ -57,12 +56,17 @@ func TestStoreContract(t *testing.T) {
 		storetest.Run(t, func(t *testing.T) session.Store {
 			n++
 			// Its keys cannot be listed, so it passes as a plain store.
-			return struct{ session.Store }{&session.RedisStore{Client: pipeliner, Prefix: fmt.Sprint(n, ":")}}
+			return struct{ session.Store }{&session.RedisStore{Client: pipeliner, Prefix: fmt.Sprint("sess:", n, ":")}}
 		})
 	})
 	t.Run("ring", func(t *testing.T) {
 		a, b := redistest.Start(t), redistest.Start(t)
-		client := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": a, "b": b}})
+		for _, addr := range []string{a, b} {
+			redistest.Allow(t, addr, redistest.ListRights, redistest.RingRights)
+		}
+		client := redis.NewRing(&redis.RingOptions{
+			Addrs: map[string]string{"a": a, "b": b}, Username: redistest.User, Password: redistest.Password,
+		})
 		defer client.Close()
 		store := &session.RedisStore{Client: client}
 		v := newVisitor(newManager(t, session.Options{Store: store}))
@@ -78,12 +82,7 @@ func TestStoreContract(t *testing.T) {
 			t.Errorf("Len: %d, %v", n, err)
 		}
 		// With a shard down nobody can say that all sessions have ended.
-		client.ForEachShard(t.Context(), func(ctx context.Context, shard *redis.Client) error {
-			if shard.Options().Addr == b {
-				shard.ShutdownNoSave(ctx)
-			}
-			return nil
-		})
+		redistest.Admin(t, b).ShutdownNoSave(t.Context())
 		for client.Len() == 2 {
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -235,6 +234,7 @@ func sweepers() int {
 // Every key has a time to live, within a minute of the session's deadline.
 func TestRedisKeysExpire(t *testing.T) {
 	client := redistest.Client(t)
+	admin := redistest.Admin(t, client.Options().Addr)
 	store := &session.RedisStore{Client: client}
 	for name, tt := range map[string]struct {
 		options session.Options
@@ -250,18 +250,18 @@ func TestRedisKeysExpire(t *testing.T) {
 		"uninitalized": {session.Options{SaveUninitialized: true}, []handler{untouched}, 24 * time.Hour},
 		"absolute":     {session.Options{AbsoluteTimeout: time.Hour}, []handler{setName("x")}, time.Hour},
 	} {
-		client.FlushAll(t.Context())
+		admin.FlushAll(t.Context())
 		tt.options.Store = store
 		v := newVisitor(newManager(t, tt.options))
 		for _, do := range tt.do {
 			v.get(do)
 		}
-		keys, _ := client.Keys(t.Context(), "*").Result()
+		keys, _ := admin.Keys(t.Context(), "*").Result()
 		check(t, name+": keys", len(keys), 1)
 		if !strings.HasPrefix(keys[0], "sess:") {
 			t.Errorf("%s: key %q", name, keys[0])
 		}
-		if ttl := client.PTTL(t.Context(), keys[0]).Val(); ttl > tt.want+time.Minute || ttl < tt.want+55*time.Second {
+		if ttl := admin.PTTL(t.Context(), keys[0]).Val(); ttl > tt.want+time.Minute || ttl < tt.want+55*time.Second {
 			t.Errorf("%s: time to live %v, want %v and a minute", name, ttl, tt.want)
 		}
 	}
@@ -300,7 +300,7 @@ func (c *commands) took() string {
 func TestRedisCommands(t *testing.T) {
 	client := redistest.Client(t)
 	counter := new(commands)
-	client.Ping(t.Context()) // so that the connection's greetings are not counted
+	client.Get(t.Context(), "sess:") // so that the connection's greetings are not counted
 	client.AddHook(counter)
 	v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: client}}))
 	forged := v.copy()
@@ -328,7 +328,7 @@ func TestRedisCommands(t *testing.T) {
 	check(t, "forged", counter.took(), "")
 
 	v.get(setName("x"))
-	client.ScriptFlush(t.Context())
+	redistest.Admin(t, client.Options().Addr).ScriptFlush(t.Context())
 	counter.took()
 	v.get(setName("y"))
 	check(t, "write after the server forgot the script", counter.took(), "get evalsha eval")
@@ -338,23 +338,25 @@ func TestRedisCommands(t *testing.T) {
 // A key of another type is unreadable: anonymous, and left alone.
 func TestRedisKeyOfAnotherType(t *testing.T) {
 	client := redistest.Client(t)
+	admin := redistest.Admin(t, client.Options().Addr)
 	v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: client}}))
 	v.get(setName("x"))
-	key := client.Keys(t.Context(), "*").Val()[0]
-	client.Del(t.Context(), key)
-	client.HSet(t.Context(), key, "field", "value")
+	key := admin.Keys(t.Context(), "*").Val()[0]
+	admin.Del(t.Context(), key)
+	admin.HSet(t.Context(), key, "field", "value")
+	admin.Expire(t.Context(), key, time.Hour)
 	response := v.get(use(func(s *session.Session) {
 		check(t, "name", nameKey.Get(s), "")
 		check(t, "error", s.Err(), nil)
 	}))
 	check(t, "status", response.StatusCode, 200)
-	check(t, "type", client.Type(t.Context(), key).Val(), "hash")
+	check(t, "type", admin.Type(t.Context(), key).Val(), "hash")
 }
 
 // The prefix keeps applications apart, also where it has the characters of patterns.
 func TestRedisPrefix(t *testing.T) {
-	client := redistest.Client(t)
-	prefixes := []string{"sess:", "app[1]:", "app1:", "*", "a?b:", `\`, "[^a]:"}
+	client := redistest.Client(t, redistest.ListRights)
+	prefixes := []string{"sess:x:", "sess:app[1]:", "sess:app1:", "sess:*", "sess:a?b:", `sess:\`, "sess:[^a]:"}
 	for i, prefix := range prefixes {
 		store := &session.RedisStore{Client: client, Prefix: prefix}
 		for n := range i + 1 {
@@ -367,9 +369,9 @@ func TestRedisPrefix(t *testing.T) {
 			t.Errorf("prefix %q: %d keys and error %v, want %d", prefix, n, err, i+1)
 		}
 	}
-	(&session.RedisStore{Client: client, Prefix: "a?b:"}).Clear(t.Context())
-	left := client.Keys(t.Context(), "*").Val()
-	if slices.Contains(left, "a?b:key0") || len(left) != 1+2+3+4+6+7 {
+	(&session.RedisStore{Client: client, Prefix: "sess:a?b:"}).Clear(t.Context())
+	left := redistest.Admin(t, client.Options().Addr).Keys(t.Context(), "*").Val()
+	if slices.Contains(left, "sess:a?b:key0") || len(left) != 1+2+3+4+6+7 {
 		t.Errorf("after Clear: %q", left)
 	}
 }
