@@ -36,7 +36,7 @@ func TestCluster(t *testing.T) {
 			})
 		})
 		t.Run(fmt.Sprint("requests, waiting for replicas: ", replicas), func(t *testing.T) {
-			store := &session.RedisStore{Client: client, WaitReplicas: replicas}
+			store := &session.RedisStore{Client: client, Prefix: "sess:requests:", WaitReplicas: replicas}
 			m := newManager(t, session.Options{Store: store})
 			for range 20 {
 				lifeOfASession(t, m)
@@ -93,7 +93,7 @@ func slotsMove(t *testing.T, cluster *redistest.ClusterServers, replicas int) {
 	c.start()
 	primaries, moved := cluster.Primaries(t), 0
 	for start := time.Now(); time.Since(start) < 3*time.Second; moved++ {
-		slot := int(client.ClusterKeySlot(t.Context(), "sess:"+c.members[moved%len(c.members)].handle).Val())
+		slot := cluster.SlotOf(t, "sess:"+c.members[moved%len(c.members)].handle)
 		here := slices.Index(primaries, cluster.PrimaryOf(t, slot))
 		cluster.MoveSlot(t, slot, primaries[(here+1)%len(primaries)], 10*time.Millisecond)
 	}
@@ -149,7 +149,7 @@ func TestClusterPrimaryDies(t *testing.T) {
 	c := newCrowd(t, &session.RedisStore{Client: client, WaitReplicas: 1}, &session.RedisStore{Client: client})
 	c.start()
 	c.served(t)
-	cluster.Kill(t, cluster.PrimaryOf(t, c.slot(t, client)))
+	cluster.Kill(t, cluster.PrimaryOf(t, c.slot(t, cluster)))
 	took := c.served(t)
 	c.finish(t)
 	t.Logf("all served again %v after the kill; %v", took, c)
@@ -165,7 +165,7 @@ func TestClusterPrimaryDiesWithWaitReplicas(t *testing.T) {
 	c := newCrowd(t, store, store)
 	c.start()
 	c.served(t)
-	slot := c.slot(t, client)
+	slot := c.slot(t, cluster)
 	primary := cluster.PrimaryOf(t, slot)
 	cluster.Kill(t, primary)
 	for deadline := time.Now().Add(recovery); cluster.PrimaryOf(t, slot) == primary; time.Sleep(10 * time.Millisecond) {
@@ -288,13 +288,9 @@ func (m *member) saw(body io.Reader) {
 }
 
 // slot returns the slot of one of the sessions.
-func (c *crowd) slot(t *testing.T, client *redis.ClusterClient) int {
+func (c *crowd) slot(t *testing.T, cluster *redistest.ClusterServers) int {
 	t.Helper()
-	slot, err := client.ClusterKeySlot(t.Context(), "sess:"+c.members[0].handle).Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return int(slot)
+	return cluster.SlotOf(t, "sess:"+c.members[0].handle)
 }
 
 // served waits until each member has had a 200 for a request that began after the

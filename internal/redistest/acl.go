@@ -19,7 +19,7 @@ const (
 	ListRights    = "+scan"
 	WaitRights    = "+wait"
 	RingRights    = "+ping"
-	ClusterRights = "+cluster|slots +asking"
+	ClusterRights = "+cluster|slots +asking +command"
 )
 
 // SentinelRights is what the user may do on a Sentinel.

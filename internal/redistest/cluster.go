@@ -115,6 +115,12 @@ func (c *ClusterServers) Primaries(t testing.TB) (addrs []string) {
 	return addrs
 }
 
+// SlotOf returns the slot that a key belongs to.
+func (c *ClusterServers) SlotOf(t testing.TB, key string) int {
+	t.Helper()
+	return int(must[int64](t)(c.nodes[0].client.ClusterKeySlot(context.Background(), key).Result()))
+}
+
 // PrimaryOf returns the address of the node that has the slot.
 func (c *ClusterServers) PrimaryOf(t testing.TB, slot int) string {
 	t.Helper()
