@@ -94,13 +94,18 @@ func (c *ClusterServers) eventually(t testing.TB, what string, ready func(*serve
 // Client returns an app's client for the cluster. It knows the addresses of all nodes.
 func (c *ClusterServers) Client(t testing.TB) *redis.ClusterClient {
 	t.Helper()
-	options := &redis.ClusterOptions{Username: User, Password: Password} // else the defaults, as users have them
-	for _, node := range c.nodes {
-		options.Addrs = append(options.Addrs, node.addr)
-	}
-	client := redis.NewClusterClient(options)
+	// The rest as users leave it.
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.Addrs(), Username: User, Password: Password})
 	t.Cleanup(func() { client.Close() })
 	return client
+}
+
+// Addrs returns the addresses of all nodes.
+func (c *ClusterServers) Addrs() (addrs []string) {
+	for _, node := range c.nodes {
+		addrs = append(addrs, node.addr)
+	}
+	return addrs
 }
 
 // Primaries returns the addresses of the nodes that have slots, as a node that is

@@ -71,15 +71,20 @@ user %[5]s
 // Client returns an app's client, which asks the Sentinels for the primary.
 func (s *SentinelServers) Client(t testing.TB) *redis.Client {
 	t.Helper()
-	options := &redis.FailoverOptions{
-		MasterName: sentinelName, Username: User, Password: Password, SentinelUsername: User, SentinelPassword: Password,
-	}
-	for _, sentinel := range s.sentinels {
-		options.SentinelAddrs = append(options.SentinelAddrs, sentinel.addr)
-	}
-	client := redis.NewFailoverClient(options)
+	client := redis.NewFailoverClient(&redis.FailoverOptions{
+		MasterName: sentinelName, Username: User, Password: Password,
+		SentinelAddrs: s.Sentinels(), SentinelUsername: User, SentinelPassword: Password,
+	})
 	t.Cleanup(func() { client.Close() })
 	return client
+}
+
+// Sentinels returns the addresses of the Sentinels.
+func (s *SentinelServers) Sentinels() (addrs []string) {
+	for _, sentinel := range s.sentinels {
+		addrs = append(addrs, sentinel.addr)
+	}
+	return addrs
 }
 
 // KillPrimary ends the primary at once, as a crash of its machine does.
