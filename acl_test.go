@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -174,4 +175,69 @@ func TestRedisUserCanDoNothingElse(t *testing.T) {
 		}
 	}
 	check(t, "a key of somebody else", admin.Get(t.Context(), "other").Val(), "not a session")
+}
+
+// clusterUser checks the same for a Cluster, while a slot with sessions moves.
+func clusterUser(t *testing.T, cluster *redistest.ClusterServers) {
+	const key = "a"
+	slot := cluster.SlotOf(t, "sess:"+key)
+	for _, right := range strings.Fields(redistest.ClusterRights) {
+		command := strings.TrimPrefix(right, "+")
+		change := func(right string) {
+			for _, addr := range cluster.Addrs() {
+				redistest.Allow(t, addr, right)
+			}
+		}
+		change("-" + command)
+		store := &session.RedisStore{Client: cluster.Client(t)}
+		ctx, stop := context.WithCancel(t.Context())
+		var reader sync.WaitGroup
+		reader.Go(func() {
+			for ctx.Err() == nil {
+				store.Load(ctx, key)
+			}
+		})
+		primaries := cluster.Primaries(t)
+		here := slices.Index(primaries, cluster.PrimaryOf(t, slot))
+		cluster.MoveSlot(t, slot, primaries[(here+1)%len(primaries)], 50*time.Millisecond)
+		stop()
+		reader.Wait()
+		var refused []string
+		for _, addr := range cluster.Addrs() {
+			refused = append(refused, redistest.Refused(t, addr)...)
+		}
+		if !slices.Contains(refused, command) {
+			t.Errorf("without %s the nodes have refused %q", right, refused)
+		}
+		change(right)
+	}
+}
+
+// sentinelUser checks the same for Sentinels.
+func sentinelUser(t *testing.T, servers *redistest.SentinelServers) {
+	for _, right := range strings.Fields(redistest.SentinelRights) {
+		if right == "resetchannels" {
+			continue
+		}
+		object := right[1:]
+		change := func(rights ...string) {
+			for _, addr := range servers.Sentinels() {
+				redistest.Allow(t, addr, rights...)
+			}
+		}
+		if right[0] == '&' {
+			change(strings.ReplaceAll(redistest.SentinelRights, right, ""))
+		} else {
+			change("-" + object)
+		}
+		(&session.RedisStore{Client: servers.Client(t)}).Load(t.Context(), "a")
+		var refused []string
+		eventually(t, "the Sentinels have refused "+object, func() bool {
+			for _, addr := range servers.Sentinels() {
+				refused = append(refused, redistest.Refused(t, addr)...)
+			}
+			return slices.Contains(refused, object)
+		})
+		change(right)
+	}
 }

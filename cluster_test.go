@@ -55,6 +55,7 @@ func TestCluster(t *testing.T) {
 			slotsMove(t, cluster, replicas)
 		})
 	}
+	t.Run("the user needs its rights", func(t *testing.T) { clusterUser(t, cluster) })
 }
 
 func lifeOfASession(t *testing.T, m *session.Manager) {

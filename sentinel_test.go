@@ -28,6 +28,9 @@ func TestSentinel(t *testing.T) {
 			if testing.Short() {
 				return
 			}
+			if replicas == 0 {
+				t.Run("the user needs its rights", func(t *testing.T) { sentinelUser(t, servers) })
+			}
 			t.Run("the primary dies", func(t *testing.T) {
 				// Both replicas have the sessions, whichever of them is promoted.
 				c := newCrowd(t, &session.RedisStore{Client: client, WaitReplicas: 2}, &session.RedisStore{Client: client, WaitReplicas: replicas})
