@@ -146,7 +146,7 @@ func TestTLS(t *testing.T) {
 			} else {
 				b.expect("POST", "/login", ada, 503, unavailable)
 			}
-			for _, sent := range wire.all() {
+			for _, sent := range wire.all(t) {
 				if !strings.HasPrefix(sent, "\x16\x03") || strings.Contains(sent, redistest.Password) || strings.Contains(sent, "sess:") {
 					t.Errorf("on the wire: %.40q", sent)
 				}
@@ -212,18 +212,23 @@ func (w *wire) into(sent *bytes.Buffer) io.Writer {
 	})
 }
 
-// all returns what each connection has sent, and at least one.
-func (w *wire) all() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	all := []string{}
-	for _, sent := range w.sent {
-		all = append(all, sent.String())
+// all returns what each connection has sent, when one has.
+func (w *wire) all(t *testing.T) (all []string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		w.mu.Lock()
+		for _, sent := range w.sent {
+			if sent.Len() > 0 {
+				all = append(all, sent.String())
+			}
+		}
+		w.mu.Unlock()
+		if len(all) > 0 {
+			return all
+		}
 	}
-	if len(all) == 0 {
-		return []string{"nothing"}
-	}
-	return all
+	t.Fatal("nobody has sent anything")
+	return nil
 }
 
 type writerFunc func(p []byte) (int, error)
