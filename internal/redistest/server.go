@@ -96,41 +96,57 @@ func (s *server) start(t testing.TB) bool {
 }
 
 // expectTTLs fails the test if the server has a key without a time to live. A server
-// that is dead is passed over, and one that does not say: a test may leave it hung, full
-// or without a password for us.
+// that does not say is passed over: a test may leave it dead, hung, or closed to us.
 func (s *server) expectTTLs(t testing.TB) {
 	t.Helper()
+	keys, err := s.immortals()
+	if err != nil {
+		t.Logf("nobody looked at the times to live in %s: %v", s.addr, err)
+	}
+	for _, key := range keys {
+		t.Errorf("the key %s in %s has no time to live", key, s.addr)
+	}
+}
+
+// immortals returns the keys without a time to live, with their databases.
+func (s *server) immortals() (keys []string, err error) {
 	if !s.alive() {
-		return
+		return nil, nil
 	}
-	ctx := context.Background() // the test's own has ended
-	open := func(db int) *redis.Client {
-		const patience = 2 * time.Second
-		return redis.NewClient(&redis.Options{
-			Addr: s.addr, TLSConfig: s.tls, DB: db,
-			MaxRetries: -1, DialerRetries: 1, DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience,
-		})
-	}
-	client := open(0)
+	ctx := context.Background() // the test's own may have ended
+	client := s.open(0)
 	defer client.Close()
 	info, err := client.Info(ctx, "keyspace").Result()
 	if err != nil {
-		t.Logf("nobody looked at the times to live in %s: %v", s.addr, err)
-		return
+		return nil, err
 	}
 	for line := range strings.Lines(info) {
-		var db, keys, expiring int
-		if n, _ := fmt.Sscanf(line, "db%d:keys=%d,expires=%d", &db, &keys, &expiring); n < 3 || keys == expiring {
+		var db, all, expiring int
+		if n, _ := fmt.Sscanf(line, "db%d:keys=%d,expires=%d", &db, &all, &expiring); n < 3 || all == expiring {
 			continue
 		}
-		client := open(db)
+		client := s.open(db)
 		defer client.Close()
-		for it := client.Scan(ctx, 0, "*", 1000).Iterator(); it.Next(ctx); {
+		it := client.Scan(ctx, 0, "*", 1000).Iterator()
+		for it.Next(ctx) {
 			if client.PTTL(ctx, it.Val()).Val() == -1 {
-				t.Errorf("the key %q of database %d in %s has no time to live", it.Val(), db, s.addr)
+				keys = append(keys, fmt.Sprintf("%q of database %d", it.Val(), db))
 			}
 		}
+		if err := it.Err(); err != nil {
+			return keys, err
+		}
 	}
+	return keys, nil
+}
+
+// open returns a client that gives up soon.
+func (s *server) open(db int) *redis.Client {
+	const patience = 2 * time.Second
+	return redis.NewClient(&redis.Options{
+		Addr: s.addr, TLSConfig: s.tls, DB: db,
+		MaxRetries: -1, DialerRetries: 1, DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience,
+	})
 }
 
 func (s *server) kill() {
