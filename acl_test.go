@@ -32,6 +32,7 @@ func TestRedisUserIsDocumented(t *testing.T) {
 	check(t, "the lines in docs/redis.md", lines, []string{user + redistest.Rights, user + redistest.SentinelRights})
 	for _, rights := range []string{
 		redistest.ListRights, redistest.WaitRights, redistest.RingRights, redistest.ClusterRights, redistest.SelectRights, redistest.NameRights,
+		redistest.CacheRights,
 	} {
 		if !strings.Contains(string(page), "`"+rights+"`") {
 			t.Errorf("docs/redis.md does not have %s", rights)
@@ -131,6 +132,19 @@ func TestRedisUserNeedsMoreForMore(t *testing.T) {
 			client := redis.NewClient(options)
 			defer client.Close()
 			return (&session.RedisStore{Client: client}).Create(t.Context(), "d", []byte("x"), time.Hour)
+		},
+		redistest.CacheRights: func(t *testing.T, options *redis.Options) error {
+			options.ClientSideCacheConfig = new(redis.ClientSideCacheConfig)
+			client := redis.NewClient(options)
+			defer client.Close()
+			store := &session.RedisStore{Client: client}
+			if _, err := store.Load(t.Context(), "e"); !errors.Is(err, session.ErrNotFound) {
+				return err
+			}
+			if clients := redistest.Admin(t, options.Addr).Info(t.Context(), "clients").Val(); strings.Contains(clients, "tracking_clients:0") {
+				return errors.New("Redis does not say when a key changes")
+			}
+			return nil
 		},
 	} {
 		t.Run(right, func(t *testing.T) {

@@ -24,6 +24,7 @@ const (
 	ClusterRights = "+cluster|slots +asking +command"
 	SelectRights  = "+select"
 	NameRights    = "+client|setname"
+	CacheRights   = "+client|tracking"
 )
 
 // SentinelRights is what the user may do on a Sentinel.
