@@ -32,11 +32,11 @@ func TestCluster(t *testing.T) {
 			n := 0
 			storetest.Run(t, func(t *testing.T) session.Store {
 				n++
-				return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("test[%d,%d]*:", replicas, n), WaitReplicas: replicas}
+				return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("sess:test[%d,%d]*:", replicas, n), WaitReplicas: replicas}
 			})
 		})
 		t.Run(fmt.Sprint("requests, waiting for replicas: ", replicas), func(t *testing.T) {
-			store := &session.RedisStore{Client: client, WaitReplicas: replicas}
+			store := &session.RedisStore{Client: client, Prefix: "sess:requests:", WaitReplicas: replicas}
 			m := newManager(t, session.Options{Store: store})
 			for range 20 {
 				lifeOfASession(t, m)
@@ -55,6 +55,7 @@ func TestCluster(t *testing.T) {
 			slotsMove(t, cluster, replicas)
 		})
 	}
+	t.Run("the user needs its rights", func(t *testing.T) { clusterUser(t, cluster) })
 }
 
 func lifeOfASession(t *testing.T, m *session.Manager) {
@@ -93,7 +94,7 @@ func slotsMove(t *testing.T, cluster *redistest.ClusterServers, replicas int) {
 	c.start()
 	primaries, moved := cluster.Primaries(t), 0
 	for start := time.Now(); time.Since(start) < 3*time.Second; moved++ {
-		slot := int(client.ClusterKeySlot(t.Context(), "sess:"+c.members[moved%len(c.members)].handle).Val())
+		slot := cluster.SlotOf(t, "sess:"+c.members[moved%len(c.members)].handle)
 		here := slices.Index(primaries, cluster.PrimaryOf(t, slot))
 		cluster.MoveSlot(t, slot, primaries[(here+1)%len(primaries)], 10*time.Millisecond)
 	}
@@ -149,7 +150,7 @@ func TestClusterPrimaryDies(t *testing.T) {
 	c := newCrowd(t, &session.RedisStore{Client: client, WaitReplicas: 1}, &session.RedisStore{Client: client})
 	c.start()
 	c.served(t)
-	cluster.Kill(t, cluster.PrimaryOf(t, c.slot(t, client)))
+	cluster.Kill(t, cluster.PrimaryOf(t, c.slot(t, cluster)))
 	took := c.served(t)
 	c.finish(t)
 	t.Logf("all served again %v after the kill; %v", took, c)
@@ -165,7 +166,7 @@ func TestClusterPrimaryDiesWithWaitReplicas(t *testing.T) {
 	c := newCrowd(t, store, store)
 	c.start()
 	c.served(t)
-	slot := c.slot(t, client)
+	slot := c.slot(t, cluster)
 	primary := cluster.PrimaryOf(t, slot)
 	cluster.Kill(t, primary)
 	for deadline := time.Now().Add(recovery); cluster.PrimaryOf(t, slot) == primary; time.Sleep(10 * time.Millisecond) {
@@ -288,13 +289,9 @@ func (m *member) saw(body io.Reader) {
 }
 
 // slot returns the slot of one of the sessions.
-func (c *crowd) slot(t *testing.T, client *redis.ClusterClient) int {
+func (c *crowd) slot(t *testing.T, cluster *redistest.ClusterServers) int {
 	t.Helper()
-	slot, err := client.ClusterKeySlot(t.Context(), "sess:"+c.members[0].handle).Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return int(slot)
+	return cluster.SlotOf(t, "sess:"+c.members[0].handle)
 }
 
 // served waits until each member has had a 200 for a request that began after the
@@ -388,17 +385,17 @@ func TestWaitReplicasKeepsWhatWasAcknowledged(t *testing.T) {
 	}
 }
 
-// slowReplica runs a primary, and a replica that gets everything late.
+// slowReplica runs a primary, and a replica that gets everything late. It returns an app's
+// client for the one and an admin's for the other.
 func slowReplica(t *testing.T, delay time.Duration) (primary *redis.Client, link *slowLink, replica *redis.Client) {
 	t.Helper()
-	primary = redis.NewClient(&redis.Options{Addr: redistest.Start(t, "--repl-diskless-sync-delay", "0")})
-	t.Cleanup(func() { primary.Close() })
+	primary = redistest.Client(t, redistest.WaitRights)
+	admin := redistest.Admin(t, primary.Options().Addr)
 	link = newSlowLink(t, primary.Options().Addr, delay)
 	host, port, _ := net.SplitHostPort(link.addr())
-	replica = redis.NewClient(&redis.Options{Addr: redistest.Start(t, "--replicaof", host+" "+port)})
-	t.Cleanup(func() { replica.Close() })
+	replica = redistest.Admin(t, redistest.Start(t, "--replicaof", host+" "+port))
 	eventually(t, "the replica is up to date", func() bool {
-		return strings.Contains(primary.Info(t.Context(), "replication").Val(), "state=online") &&
+		return strings.Contains(admin.Info(t.Context(), "replication").Val(), "state=online") &&
 			strings.Contains(replica.Info(t.Context(), "replication").Val(), "master_link_status:up")
 	})
 	return primary, link, replica
@@ -526,7 +523,7 @@ func eventually(t *testing.T, what string, ready func() bool) {
 // writes is answered 503, and one that reads is served. A deletion that is repeated
 // because it was not acknowledged is one that has to be acknowledged.
 func TestWaitReplicasMissing(t *testing.T) {
-	client := redistest.Client(t)
+	client := redistest.Client(t, redistest.WaitRights)
 	store := &session.RedisStore{Client: client, WaitReplicas: 1}
 	within := func(do func(ctx context.Context) error) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -562,7 +559,7 @@ func TestWaitReplicasMissing(t *testing.T) {
 // A manager does not take a write for done because it finds it on the primary, also
 // where the store's time is shorter than the manager's.
 func TestWaitReplicasIsNotTalkedOver(t *testing.T) {
-	client := redistest.Client(t)
+	client := redistest.Client(t, redistest.WaitRights)
 	v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: client}}))
 	v.get(setName("x"))
 	hasty := &hastyStore{&session.RedisStore{Client: client, WaitReplicas: 1}}
@@ -590,7 +587,9 @@ func (s *hastyStore) CompareAndSwap(ctx context.Context, key string, old, data [
 // The time that a WAIT may take is the call's, not that of the client's own settings.
 func TestWaitReplicasOutlastsTheClient(t *testing.T) {
 	primary, _, _ := slowReplica(t, 200*time.Millisecond)
-	client := redis.NewClient(&redis.Options{Addr: primary.Options().Addr, ReadTimeout: 50 * time.Millisecond, MaxRetries: -1})
+	options := redistest.Options(primary.Options().Addr)
+	options.ReadTimeout, options.MaxRetries = 50*time.Millisecond, -1
+	client := redis.NewClient(options)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -609,5 +608,5 @@ func TestWaitReplicasUnsupported(t *testing.T) {
 	if err := store.Create(t.Context(), "a", []byte("x"), time.Hour); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Create: error %v, want ErrUnsupported", err)
 	}
-	check(t, "keys", len(client.Keys(t.Context(), "*").Val()), 0)
+	check(t, "keys", len(redistest.Admin(t, client.Options().Addr).Keys(t.Context(), "*").Val()), 0)
 }

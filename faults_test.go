@@ -26,6 +26,7 @@ type fault struct {
 	read, write int  // the status of a GET that reads and of a POST that writes, or logs in
 	logout      int  // of a POST that destroys
 	unknown     bool // what was refused may be done, whole, or be done later
+	nobody      bool // the app logs in as nobody, as in a Redis without users
 }
 
 const (
@@ -107,8 +108,27 @@ var faultsOfTheServer = map[string]fault{
 			s.do(t, "CONFIG", "SET", "requirepass", "a password that the app has not")
 			s.dropClients(t)
 		},
-		end:  func(t *testing.T, s *faulty) { s.do(t, "CONFIG", "SET", "requirepass", "") },
+		end:    func(t *testing.T, s *faulty) { s.do(t, "CONFIG", "SET", "requirepass", "") },
+		nobody: true,
+		read:   refused, write: refused, logout: refused,
+	},
+	"WRONGPASS": {
+		begin: func(t *testing.T, s *faulty) {
+			s.do(t, "ACL", "SETUSER", redistest.User, "resetpass", ">a password that the app has not")
+			s.dropClients(t)
+		},
+		end:  func(t *testing.T, s *faulty) { s.do(t, "ACL", "SETUSER", redistest.User, ">"+redistest.Password) },
 		read: refused, write: refused, logout: refused,
+	},
+	"NOPERM": {
+		begin: func(t *testing.T, s *faulty) { s.do(t, "ACL", "SETUSER", redistest.User, "nocommands") },
+		end:   func(t *testing.T, s *faulty) { redistest.Allow(t, s.server.Addr, redistest.Rights) },
+		read:  refused, write: refused, logout: refused,
+	},
+	"NOPERM for keys": {
+		begin: func(t *testing.T, s *faulty) { s.do(t, "ACL", "SETUSER", redistest.User, "resetkeys", "~other:*") },
+		end:   func(t *testing.T, s *faulty) { redistest.Allow(t, s.server.Addr, redistest.Rights) },
+		read:  refused, write: refused, logout: refused,
 	},
 	"too many clients": {
 		begin: func(t *testing.T, s *faulty) {
@@ -173,14 +193,14 @@ func everySecond(f faultproxy.Fault) func(string) faultproxy.Fault {
 
 // A faulty server has connections for the test's own, which the faults leave alone.
 type faulty struct {
-	server         *redistest.Server
+	server         *redistest.Process
 	proxy          *faultproxy.Proxy
 	admin, scripts *redis.Client
 }
 
 func newFaulty(t *testing.T) *faulty {
 	t.Helper()
-	s := &faulty{server: redistest.NewServer(t)}
+	s := &faulty{server: redistest.NewProcess(t)}
 	s.server.Start()
 	s.server.AwaitReady()
 	s.proxy = faultproxy.New(t, s.server.Addr)
@@ -197,7 +217,7 @@ func (s *faulty) patient(t *testing.T) *redis.Client {
 
 // client returns a client as users make it.
 func client(t *testing.T, addr string) *redis.Client {
-	c := redis.NewClient(&redis.Options{Addr: addr})
+	c := redis.NewClient(redistest.Options(addr))
 	t.Cleanup(func() { c.Close() })
 	return c
 }
@@ -233,7 +253,11 @@ func TestFaults(t *testing.T) {
 	for name, f := range faultsOfTheServer {
 		t.Run(name, func(t *testing.T) {
 			s := newFaulty(t)
-			expectFault(t, s, f, client(t, s.server.Addr))
+			app := client(t, s.server.Addr)
+			if f.nobody {
+				app = redistest.Admin(t, s.server.Addr)
+			}
+			expectFault(t, s, f, app)
 		})
 	}
 }
@@ -320,7 +344,7 @@ func expectFault(t *testing.T, s *faulty, f fault, app *redis.Client) {
 	if keys := len(s.keys(t)); !f.unknown && keys != 1+len(stranger.jar) {
 		t.Errorf("Redis has %d sessions, and the clients %d", keys, 1+len(stranger.jar))
 	}
-	for _, secret := range []string{cookie, v.jar["__Host-sid"], secretA, "a password"} {
+	for _, secret := range []string{cookie, v.jar["__Host-sid"], secretA, "a password", redistest.Password} {
 		if strings.Contains(book.String(), secret) {
 			t.Error("the log has a secret")
 		}
@@ -333,7 +357,7 @@ func TestRedisDownAtStart(t *testing.T) {
 	earlier := newVisitor(newManager(t, session.Options{}))
 	earlier.get(setName("x"))
 
-	server := redistest.NewServer(t)
+	server := redistest.NewProcess(t)
 	var book logBook
 	m := newManager(t, session.Options{Store: &session.RedisStore{Client: client(t, server.Addr)}, StoreTimeout: faultTimeout, Logger: book.logger()})
 	v := newVisitor(m)
@@ -361,7 +385,7 @@ func TestRedisKilledMidRequest(t *testing.T) {
 		"destroy":    func(s *session.Session) { s.Destroy() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := redistest.NewServer(t)
+			server := redistest.NewProcess(t)
 			server.Start()
 			server.AwaitReady()
 			var book logBook
@@ -391,7 +415,7 @@ func TestRedisKilledMidRequest(t *testing.T) {
 // A server that is killed while many write, again and again: what a client was told is
 // kept, and no record is half there.
 func TestRedisKilledAgainAndAgain(t *testing.T) {
-	server := redistest.NewServer(t)
+	server := redistest.NewProcess(t)
 	server.Start()
 	server.AwaitReady()
 	var book logBook
@@ -430,6 +454,7 @@ func TestRedisKilledAgainAndAgain(t *testing.T) {
 	if n := int64(counterOf(v)); n < told.Load() || n > tried.Load() {
 		t.Errorf("the counter is %d after %d increments that were answered with success, of %d", n, told.Load(), tried.Load())
 	}
+	redistest.Allow(t, server.Addr, redistest.ListRights)
 	for s, err := range m.All(t.Context()) {
 		if err != nil || len(s.Keys()) == 0 {
 			t.Errorf("a session with the keys %q, error %v", s.Keys(), err)

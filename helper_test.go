@@ -32,12 +32,13 @@ func forEachStore(t *testing.T, test func(t *testing.T, store session.Store)) {
 		test(t, new(session.MemoryStore))
 	})
 	t.Run("miniredis", func(t *testing.T) {
-		client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+		server := newMiniredis(t)
+		client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 		t.Cleanup(func() { client.Close() })
 		test(t, &session.RedisStore{Client: client})
 	})
 	t.Run("redis", func(t *testing.T) {
-		test(t, &session.RedisStore{Client: redistest.Client(t)})
+		test(t, &session.RedisStore{Client: redistest.Client(t, redistest.ListRights)})
 	})
 }
 
@@ -66,6 +67,21 @@ func TestSecretsThatShowFailTheRun(t *testing.T) {
 	fails(http.MethodGet, "to the handler")
 	fails(http.MethodPost, "to the ErrorHandler") // loaded before the handler runs
 	panics(t, "the handler", cookie, func() { v.get(func(http.ResponseWriter, *http.Request) { panic(cookie) }) })
+}
+
+// newMiniredis runs a miniredis for the test. When the test ends, each key that is left
+// has to have a time to live, as in the servers of redistest.
+func newMiniredis(t *testing.T) *miniredis.Miniredis {
+	t.Helper()
+	server := miniredis.RunT(t)
+	t.Cleanup(func() {
+		for _, key := range server.Keys() {
+			if server.TTL(key) == 0 {
+				t.Errorf("the key %q in miniredis has no time to live", key)
+			}
+		}
+	})
+	return server
 }
 
 // newManager returns a manager with secretA, quiet unless a Logger is set.

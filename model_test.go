@@ -845,7 +845,7 @@ func TestModelOnRedis(t *testing.T) {
 	onRedis := func(t *testing.T, client session.RedisClient, n int) {
 		for i := range n {
 			h := randomHistory(rand.New(rand.NewPCG(*modelSeed+1, uint64(i))), false)
-			store := &session.RedisStore{Client: client, Prefix: fmt.Sprintf("%d:", i)}
+			store := &session.RedisStore{Client: client, Prefix: fmt.Sprintf("sess:%d:", i)}
 			if w, err := runHistory(t, store, h); err != nil {
 				t.Fatal(explain(w, h, err))
 			}
@@ -854,7 +854,7 @@ func TestModelOnRedis(t *testing.T) {
 			}
 		}
 	}
-	t.Run("server", func(t *testing.T) { onRedis(t, redistest.Client(t), *modelHistories/10) })
+	t.Run("server", func(t *testing.T) { onRedis(t, redistest.Client(t, redistest.ListRights), *modelHistories/10) })
 	t.Run("cluster", func(t *testing.T) { onRedis(t, redistest.Cluster(t).Client(t), *modelHistories/50) })
 }
 

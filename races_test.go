@@ -202,9 +202,11 @@ func TestRaceFlashPoppedTwice(t *testing.T) {
 func TestRaceLostReplyOnTheWire(t *testing.T) {
 	addr := redistest.Start(t)
 	proxy := faultproxy.New(t, addr)
-	direct := redis.NewClient(&redis.Options{Addr: addr})
+	direct := redis.NewClient(redistest.Options(addr))
 	defer direct.Close()
-	through := redis.NewClient(&redis.Options{Addr: proxy.Addr, MinRetryBackoff: time.Millisecond, MaxRetryBackoff: time.Millisecond})
+	options := redistest.Options(proxy.Addr)
+	options.MinRetryBackoff, options.MaxRetryBackoff = time.Millisecond, time.Millisecond
+	through := redis.NewClient(options)
 	defer through.Close()
 
 	for name, request := range map[string]struct {

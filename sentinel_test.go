@@ -22,11 +22,14 @@ func TestSentinel(t *testing.T) {
 				n := 0
 				storetest.Run(t, func(t *testing.T) session.Store {
 					n++
-					return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("test[%d]*:", n), WaitReplicas: replicas}
+					return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("sess:test[%d]*:", n), WaitReplicas: replicas}
 				})
 			})
 			if testing.Short() {
 				return
+			}
+			if replicas == 0 {
+				t.Run("the user needs its rights", func(t *testing.T) { sentinelUser(t, servers) })
 			}
 			t.Run("the primary dies", func(t *testing.T) {
 				// Both replicas have the sessions, whichever of them is promoted.

@@ -19,7 +19,8 @@ import (
 // A RedisStore keeps sessions in Redis 6.2 or newer, or in a server that speaks
 // its protocol and runs Lua scripts. Every key has a time to live; one record is
 // one string under one key, and each call is one command on that key, so that it
-// works on a Cluster and behind Sentinel.
+// works on a Cluster and behind Sentinel. docs/redis.md in the repository has the
+// ACL user with the least rights for it, TLS, and which settings of the client matter.
 //
 // Promises about sessions hold as far as Redis keeps what it acknowledged.
 // Replication is asynchronous: a failover may lose the last writes, and with

@@ -14,7 +14,6 @@ import (
 	"time"
 	"weak"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-4f96e14b/session"
 	"github.com/seed-4f96e14b/session/internal/redistest"
@@ -27,7 +26,7 @@ func TestStoreContract(t *testing.T) {
 	})
 	t.Run("miniredis", func(t *testing.T) {
 		storetest.Run(t, func(t *testing.T) session.Store {
-			server := miniredis.RunT(t)
+			server := newMiniredis(t)
 			client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 			t.Cleanup(func() { client.Close() })
 			go func() { // miniredis has no time of its own
@@ -42,10 +41,10 @@ func TestStoreContract(t *testing.T) {
 		})
 	})
 	t.Run("redis", func(t *testing.T) {
-		client, n := redistest.Client(t), 0
+		client, n := redistest.Client(t, redistest.ListRights), 0
 		storetest.Run(t, func(t *testing.T) session.Store {
 			n++
-			return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("test[%d]*:", n)}
+			return &session.RedisStore{Client: client, Prefix: fmt.Sprintf("sess:test[%d]*:", n)}
 		})
 	})
 	t.Run("redis, auto-pipelined", func(t *testing.T) {
@@ -58,12 +57,17 @@ func TestStoreContract(t *testing.T) {
 		storetest.Run(t, func(t *testing.T) session.Store {
 			n++
 			// Its keys cannot be listed, so it passes as a plain store.
-			return struct{ session.Store }{&session.RedisStore{Client: pipeliner, Prefix: fmt.Sprint(n, ":")}}
+			return struct{ session.Store }{&session.RedisStore{Client: pipeliner, Prefix: fmt.Sprint("sess:", n, ":")}}
 		})
 	})
 	t.Run("ring", func(t *testing.T) {
 		a, b := redistest.Start(t), redistest.Start(t)
-		client := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": a, "b": b}})
+		for _, addr := range []string{a, b} {
+			redistest.Allow(t, addr, redistest.ListRights, redistest.RingRights)
+		}
+		client := redis.NewRing(&redis.RingOptions{
+			Addrs: map[string]string{"a": a, "b": b}, Username: redistest.User, Password: redistest.Password,
+		})
 		defer client.Close()
 		store := &session.RedisStore{Client: client}
 		v := newVisitor(newManager(t, session.Options{Store: store}))
@@ -79,12 +83,7 @@ func TestStoreContract(t *testing.T) {
 			t.Errorf("Len: %d, %v", n, err)
 		}
 		// With a shard down nobody can say that all sessions have ended.
-		client.ForEachShard(t.Context(), func(ctx context.Context, shard *redis.Client) error {
-			if shard.Options().Addr == b {
-				shard.ShutdownNoSave(ctx)
-			}
-			return nil
-		})
+		redistest.Admin(t, b).ShutdownNoSave(t.Context())
 		for client.Len() == 2 {
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -224,7 +223,7 @@ func TestMemoryStoreNeedsNoClose(t *testing.T) {
 		}
 	}
 	check(t, "stores that are still there", alive, 0)
-	check(t, "goroutines of stores", sweepers(), 0)
+	eventually(t, "no goroutine of a store is left", func() bool { return sweepers() == 0 }) // others' may be at work
 }
 
 // sweepers returns how many calls a memory store has on the stacks of all goroutines.
@@ -236,6 +235,7 @@ func sweepers() int {
 // Every key has a time to live, within a minute of the session's deadline.
 func TestRedisKeysExpire(t *testing.T) {
 	client := redistest.Client(t)
+	admin := redistest.Admin(t, client.Options().Addr)
 	store := &session.RedisStore{Client: client}
 	for name, tt := range map[string]struct {
 		options session.Options
@@ -251,18 +251,18 @@ func TestRedisKeysExpire(t *testing.T) {
 		"uninitalized": {session.Options{SaveUninitialized: true}, []handler{untouched}, 24 * time.Hour},
 		"absolute":     {session.Options{AbsoluteTimeout: time.Hour}, []handler{setName("x")}, time.Hour},
 	} {
-		client.FlushAll(t.Context())
+		admin.FlushAll(t.Context())
 		tt.options.Store = store
 		v := newVisitor(newManager(t, tt.options))
 		for _, do := range tt.do {
 			v.get(do)
 		}
-		keys, _ := client.Keys(t.Context(), "*").Result()
+		keys, _ := admin.Keys(t.Context(), "*").Result()
 		check(t, name+": keys", len(keys), 1)
 		if !strings.HasPrefix(keys[0], "sess:") {
 			t.Errorf("%s: key %q", name, keys[0])
 		}
-		if ttl := client.PTTL(t.Context(), keys[0]).Val(); ttl > tt.want+time.Minute || ttl < tt.want+55*time.Second {
+		if ttl := admin.PTTL(t.Context(), keys[0]).Val(); ttl > tt.want+time.Minute || ttl < tt.want+55*time.Second {
 			t.Errorf("%s: time to live %v, want %v and a minute", name, ttl, tt.want)
 		}
 	}
@@ -301,7 +301,7 @@ func (c *commands) took() string {
 func TestRedisCommands(t *testing.T) {
 	client := redistest.Client(t)
 	counter := new(commands)
-	client.Ping(t.Context()) // so that the connection's greetings are not counted
+	client.Get(t.Context(), "sess:") // so that the connection's greetings are not counted
 	client.AddHook(counter)
 	v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: client}}))
 	forged := v.copy()
@@ -329,7 +329,7 @@ func TestRedisCommands(t *testing.T) {
 	check(t, "forged", counter.took(), "")
 
 	v.get(setName("x"))
-	client.ScriptFlush(t.Context())
+	redistest.Admin(t, client.Options().Addr).ScriptFlush(t.Context())
 	counter.took()
 	v.get(setName("y"))
 	check(t, "write after the server forgot the script", counter.took(), "get evalsha eval")
@@ -350,14 +350,15 @@ func TestRedisKeyOfAnotherType(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := redistest.Client(t)
+			admin := redistest.Admin(t, client.Options().Addr)
 			v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: client}}))
 			v.get(setName("x"))
-			key := client.Keys(t.Context(), "*").Val()[0]
-			client.Del(t.Context(), key)
-			client.HSet(t.Context(), key, "field", "value")
-			client.Expire(t.Context(), key, time.Hour)
+			key := admin.Keys(t.Context(), "*").Val()[0]
+			admin.Del(t.Context(), key)
+			admin.HSet(t.Context(), key, "field", "value")
+			admin.Expire(t.Context(), key, time.Hour)
 			check(t, "status", v.post(use(tt.do)).StatusCode, 200)
-			check(t, "type", client.Type(t.Context(), key).Val(), tt.left)
+			check(t, "type", admin.Type(t.Context(), key).Val(), tt.left)
 			check(t, "login", v.post(setName("z")).StatusCode, 200)
 			check(t, "name", nameOf(v), "z")
 		})
@@ -368,6 +369,7 @@ func TestRedisKeyOfAnotherType(t *testing.T) {
 // takes.
 func TestRedisLifetimes(t *testing.T) {
 	client := redistest.Client(t)
+	admin := redistest.Admin(t, client.Options().Addr)
 	store := &session.RedisStore{Client: client}
 	const longest = (1<<63 - 1) / time.Second * time.Second
 	for name, options := range map[string]session.Options{
@@ -378,14 +380,14 @@ func TestRedisLifetimes(t *testing.T) {
 		"longest cookie":          {AbsoluteTimeout: -1, Cookie: session.Cookie{MaxAge: 400 * 24 * time.Hour}},
 		"longest of all that end": {IdleTimeout: longest, AbsoluteTimeout: longest},
 	} {
-		client.FlushAll(t.Context())
+		admin.FlushAll(t.Context())
 		options.Store = store
 		v := newVisitor(newManager(t, options))
 		check(t, name+": create", v.post(setName("x")).StatusCode, 200)
 		check(t, name+": write", v.post(setName("y")).StatusCode, 200)
 		check(t, name+": renew", v.post(renew).StatusCode, 200)
-		for _, key := range client.Keys(t.Context(), "*").Val() {
-			if ttl := client.PTTL(t.Context(), key).Val(); ttl <= 0 {
+		for _, key := range admin.Keys(t.Context(), "*").Val() {
+			if ttl := admin.PTTL(t.Context(), key).Val(); ttl <= 0 {
 				t.Errorf("%s: time to live %v", name, ttl)
 			}
 		}
@@ -404,7 +406,7 @@ func TestRedisLifetimes(t *testing.T) {
 // in its error. Ours does not: the key is half a secret where Express is the other side.
 func TestRedisErrorsQuoteNothing(t *testing.T) {
 	args := []string{"--rename-command", "GET", "", "--rename-command", "SET", "", "--rename-command", "EVALSHA", "", "--rename-command", "DEL", ""}
-	client := redis.NewClient(&redis.Options{Addr: redistest.Start(t, args...)})
+	client := redis.NewClient(redistest.Options(redistest.Start(t, args...)))
 	defer client.Close()
 	const key, record = "the-key-of-a-session", "the record of a session"
 	soon := func() context.Context { // for the WAIT, which no replica answers
@@ -437,8 +439,8 @@ func TestRedisErrorsQuoteNothing(t *testing.T) {
 
 // The prefix keeps applications apart, also where it has the characters of patterns.
 func TestRedisPrefix(t *testing.T) {
-	client := redistest.Client(t)
-	prefixes := []string{"sess:", "app[1]:", "app1:", "*", "a?b:", `\`, "[^a]:"}
+	client := redistest.Client(t, redistest.ListRights)
+	prefixes := []string{"sess:x:", "sess:app[1]:", "sess:app1:", "sess:*", "sess:a?b:", `sess:\`, "sess:[^a]:"}
 	for i, prefix := range prefixes {
 		store := &session.RedisStore{Client: client, Prefix: prefix}
 		for n := range i + 1 {
@@ -451,9 +453,9 @@ func TestRedisPrefix(t *testing.T) {
 			t.Errorf("prefix %q: %d keys and error %v, want %d", prefix, n, err, i+1)
 		}
 	}
-	(&session.RedisStore{Client: client, Prefix: "a?b:"}).Clear(t.Context())
-	left := client.Keys(t.Context(), "*").Val()
-	if slices.Contains(left, "a?b:key0") || len(left) != 1+2+3+4+6+7 {
+	(&session.RedisStore{Client: client, Prefix: "sess:a?b:"}).Clear(t.Context())
+	left := redistest.Admin(t, client.Options().Addr).Keys(t.Context(), "*").Val()
+	if slices.Contains(left, "sess:a?b:key0") || len(left) != 1+2+3+4+6+7 {
 		t.Errorf("after Clear: %q", left)
 	}
 }

@@ -36,7 +36,8 @@ import (
 // routes and one set of sessions.
 type apps struct {
 	options         expressjs.Options
-	redis           *redis.Client
+	client          *redis.Client // of the Go app
+	redis           *redis.Client // of the test
 	express, golang side
 	handlers        sync.Map // of visitor.inGo, by name
 }
@@ -65,7 +66,8 @@ const (
 // startApps starts all of it for the test.
 func startApps(t *testing.T, options expressjs.Options) *apps {
 	t.Helper()
-	a := &apps{redis: redistest.Client(t)}
+	client := redistest.Client(t)
+	a := &apps{client: client, redis: redistest.Admin(t, client.Options().Addr)}
 	a.deploy(t, options)
 	return a
 }
@@ -76,8 +78,9 @@ func (a *apps) deploy(t *testing.T, options expressjs.Options) {
 	if options.Secrets == nil {
 		options.Secrets = []string{secretA}
 	}
-	options.Store.Client = a.redis
+	options.Store.Client = a.client
 	a.options = options
+	redistest.Allow(t, a.client.Options().Addr, "~"+a.prefix()+"*")
 	sessions, err := expressjs.New(options) // logs to the default logger, which suitetest watches
 	if err != nil {
 		t.Fatal(err)

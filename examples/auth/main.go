@@ -6,7 +6,9 @@
 //	                -base64 32. Several, the newest first and separated by
 //	                commas, rotate it. Unset: a random one, with memory only.
 //	REDIS_URL       keeps the sessions in Redis, as redis://localhost:6379/0.
-//	                Unset: in memory.
+//	                With rediss:// it talks TLS only. Unset: in memory.
+//	REDIS_CA_FILE   has the certificates, as PEM, of the CAs that may vouch for
+//	                the server of a rediss:// URL. Unset: those of the system.
 //	PORT            listens on this port of all interfaces. Unset: 8080 of
 //	                localhost alone.
 //	APP_ENV         "development" sends the cookie without Secure, for browsers
@@ -15,6 +17,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log"
@@ -85,11 +88,11 @@ func options(lookupEnv func(string) (string, bool)) (session.Options, error) {
 	if secrets, ok := lookupEnv("SESSION_SECRET"); ok {
 		options.Secrets = strings.Split(secrets, ",")
 	}
-	if url, ok := lookupEnv("REDIS_URL"); ok {
-		config, err := redis.ParseURL(url)
-		if err != nil {
-			return options, fmt.Errorf("REDIS_URL: %w", err)
-		}
+	config, err := redisOptions(lookupEnv)
+	if err != nil {
+		return options, err
+	}
+	if config != nil {
 		options.Store = &session.RedisStore{Client: redis.NewClient(config)}
 	}
 	switch env, _ := lookupEnv("APP_ENV"); env {
@@ -100,6 +103,37 @@ func options(lookupEnv func(string) (string, bool)) (session.Options, error) {
 		return options, fmt.Errorf("APP_ENV is %q; use production or development", env)
 	}
 	return options, nil
+}
+
+// redisOptions returns nil if the sessions are not to be in Redis.
+func redisOptions(lookupEnv func(string) (string, bool)) (*redis.Options, error) {
+	var config *redis.Options
+	if url, ok := lookupEnv("REDIS_URL"); ok {
+		var err error
+		if config, err = redis.ParseURL(url); err != nil {
+			// Not err, which may have the password.
+			return nil, errors.New("REDIS_URL is not as redis://user:password@localhost:6379/0; write a / in the password as %2F, and so on")
+		}
+	}
+	file, ok := lookupEnv("REDIS_CA_FILE")
+	if !ok {
+		return config, nil
+	}
+	if file == "" {
+		return nil, errors.New("REDIS_CA_FILE is set and empty")
+	}
+	if config == nil || config.TLSConfig == nil {
+		return nil, errors.New("REDIS_CA_FILE is set, and REDIS_URL does not begin with rediss://")
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("REDIS_CA_FILE: %w", err)
+	}
+	config.TLSConfig.RootCAs = x509.NewCertPool()
+	if !config.TLSConfig.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("REDIS_CA_FILE: no certificate in %s", file)
+	}
+	return config, nil
 }
 
 // sessionFailed answers a request whose session the store could not load or save.

@@ -1,12 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
+	"log"
+	"maps"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,7 +38,7 @@ func TestService(t *testing.T) {
 		testService(t, env{"APP_ENV": "development"})
 	})
 	t.Run("redis", func(t *testing.T) {
-		testService(t, env{"SESSION_SECRET": secret, "REDIS_URL": "redis://" + redistest.Start(t) + "/0"})
+		testService(t, env{"SESSION_SECRET": secret, "REDIS_URL": redistest.URL("redis", redistest.Start(t))})
 	})
 }
 
@@ -105,7 +112,137 @@ func TestOutage(t *testing.T) {
 	newBrowser(t, url).expect("POST", "/login", ada, 503, `{"error":"the session could not be read or saved; try again"}`)
 }
 
+// With rediss:// the program talks to Redis over TLS alone, and to a server that its CA
+// vouches for.
+func TestTLS(t *testing.T) {
+	addr, caFile := redistest.StartTLS(t)
+	_, otherCA := redistest.StartTLS(t)
+	plain := redistest.Start(t)
+	unavailable := `{"error":"the session could not be read or saved; try again"}`
+	for name, tt := range map[string]struct {
+		server string
+		ca     env
+		trusts bool
+	}{
+		"its CA":               {addr, env{"REDIS_CA_FILE": caFile}, true},
+		"the system's CAs":     {addr, env{}, false},
+		"another CA":           {addr, env{"REDIS_CA_FILE": otherCA}, false},
+		"a server without TLS": {plain, env{"REDIS_CA_FILE": caFile}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var book strings.Builder
+			log.SetOutput(&book)
+			t.Cleanup(func() { log.SetOutput(os.Stderr) })
+			wire := tap(t, tt.server)
+			env := env{"SESSION_SECRET": secret, "REDIS_URL": redistest.URL("rediss", wire.addr)}
+			maps.Copy(env, tt.ca)
+			b := newBrowser(t, serve(t, env))
+			if tt.trusts {
+				b.expect("POST", "/login", ada, 200, adaUser)
+				b.expect("GET", "/me", "", 200, adaUser)
+				before := b.copy()
+				b.expect("POST", "/logout", "", 204, "")
+				before.expect("GET", "/me", "", 401, noSession)
+			} else {
+				b.expect("POST", "/login", ada, 503, unavailable)
+			}
+			for _, sent := range wire.all(t) {
+				if !strings.HasPrefix(sent, "\x16\x03") || strings.Contains(sent, redistest.Password) || strings.Contains(sent, "sess:") {
+					t.Errorf("on the wire: %.40q", sent)
+				}
+			}
+			wantLines := 1
+			if tt.trusts {
+				wantLines = 0
+			}
+			if log := book.String(); strings.Count(log, "\n") != wantLines || strings.Contains(log, redistest.Password) {
+				t.Errorf("the log: %s", log)
+			}
+		})
+	}
+}
+
+// A wire passes on connections to a server, and keeps what goes there.
+type wire struct {
+	addr string
+	mu   sync.Mutex
+	sent []*bytes.Buffer // by connection
+}
+
+func tap(t *testing.T, server string) *wire {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	w := &wire{addr: listener.Addr().String()}
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", server)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			sent := new(bytes.Buffer)
+			w.mu.Lock()
+			w.sent = append(w.sent, sent)
+			w.mu.Unlock()
+			go func() {
+				io.Copy(near, far)
+				near.Close()
+			}()
+			go func() {
+				io.Copy(far, io.TeeReader(near, w.into(sent)))
+				far.Close()
+			}()
+		}
+	}()
+	return w
+}
+
+func (w *wire) into(sent *bytes.Buffer) io.Writer {
+	return writerFunc(func(p []byte) (int, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return sent.Write(p)
+	})
+}
+
+// all returns what each connection has sent, when one has.
+func (w *wire) all(t *testing.T) (all []string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		w.mu.Lock()
+		for _, sent := range w.sent {
+			if sent.Len() > 0 {
+				all = append(all, sent.String())
+			}
+		}
+		w.mu.Unlock()
+		if len(all) > 0 {
+			return all
+		}
+	}
+	t.Fatal("nobody has sent anything")
+	return nil
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
 func TestBadConfiguration(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty.pem")
+	if err := os.WriteFile(empty, []byte("no certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rediss := func(file string) env {
+		return env{"SESSION_SECRET": secret, "REDIS_URL": "rediss://sessions:geheim@localhost/0", "REDIS_CA_FILE": file}
+	}
 	for _, tt := range []struct {
 		env  env
 		want string
@@ -115,6 +252,14 @@ func TestBadConfiguration(t *testing.T) {
 		{env{"SESSION_SECRET": secret + ",short"}, "Secrets[1]"},
 		{env{"REDIS_URL": "redis://localhost:6379/0"}, "need a secret"},
 		{env{"REDIS_URL": "localhost", "SESSION_SECRET": secret}, "REDIS_URL"},
+		{env{"REDIS_URL": "redis://sessions:geheim@localhost:x/0", "SESSION_SECRET": secret}, "REDIS_URL is not as redis://"},
+		{env{"REDIS_URL": "redis://sessions:geheim/x@localhost", "SESSION_SECRET": secret}, "in the password as %2F"},
+		{env{"REDIS_URL": "redis://sessions:1/geheim@localhost", "SESSION_SECRET": secret}, "in the password as %2F"},
+		{rediss(""), "REDIS_CA_FILE is set and empty"},
+		{rediss(empty + ".gone"), "REDIS_CA_FILE: open"},
+		{rediss(empty), "no certificate in"},
+		{env{"REDIS_CA_FILE": empty}, "REDIS_URL does not begin with rediss://"},
+		{env{"REDIS_CA_FILE": empty, "REDIS_URL": "redis://localhost", "SESSION_SECRET": secret}, "REDIS_URL does not begin with rediss://"},
 		{env{"APP_ENV": "prod"}, "use production or development"},
 		{env{"PORT": "no port"}, "listen"},
 		{env{"PORT": ""}, "PORT is set and empty"},
@@ -122,8 +267,8 @@ func TestBadConfiguration(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err := run(ctx, tt.env.lookup, func(string) {})
 		cancel()
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%v: error %v, want one with %q", tt.env, err, tt.want)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "geheim") {
+			t.Errorf("%v: error %v, want one with %q and no password", tt.env, err, tt.want)
 		}
 	}
 }

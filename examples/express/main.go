@@ -99,7 +99,8 @@ func configure(lookupEnv func(string) (string, bool)) (c config, err error) {
 	}
 	c.secrets = strings.Split(secrets, ",")
 	if c.redis, err = redis.ParseURL(env("REDIS_URL", "redis://localhost:6379/0")); err != nil {
-		return c, fmt.Errorf("REDIS_URL: %w", err)
+		// Not err, which may have the password.
+		return c, errors.New("REDIS_URL is not as redis://user:password@localhost:6379/0; write a / in the password as %2F, and so on")
 	}
 	expressURL := env("EXPRESS_URL", "http://localhost:3000")
 	if c.express, err = url.Parse(expressURL); err != nil || c.express.Host == "" || c.express.Scheme != "http" && c.express.Scheme != "https" {

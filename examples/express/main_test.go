@@ -193,11 +193,13 @@ func (e env) lookup(name string) (string, bool) {
 // serveBoth runs Redis, the Express app and the program until the test ends.
 func serveBoth(t *testing.T, more env) (url, expressURL string) {
 	t.Helper()
-	both := env{"SESSION_SECRET": secret, "REDIS_URL": "redis://" + redistest.Start(t) + "/0"}
+	addr := redistest.Start(t)
+	both := env{"SESSION_SECRET": secret, "REDIS_URL": "redis://" + addr + "/0"}
 	for name, value := range more {
 		both[name] = value
 	}
 	both["EXPRESS_URL"] = serveExpress(t, both)
+	both["REDIS_URL"] = redistest.URL("redis", addr) // connect-redis needs other rights
 	return serve(t, both), both["EXPRESS_URL"]
 }
 

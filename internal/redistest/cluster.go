@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,9 +23,6 @@ type ClusterServers struct {
 const (
 	primaries = 3
 	slots     = 16384
-	// settle is how long servers may take to find each other, on a machine that is
-	// busy with other tests too.
-	settle = time.Minute
 )
 
 // Cluster runs a Redis Cluster on free ports of 127.0.0.1, with the arguments as
@@ -38,7 +34,7 @@ func Cluster(t testing.TB, args ...string) *ClusterServers {
 	args = append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "1500"}, args...)
 	c := new(ClusterServers)
 	for range 2 * primaries {
-		c.nodes = append(c.nodes, launch(t, clusterPort, withoutDisk(args...)))
+		c.nodes = append(c.nodes, launch(t, clusterPort, withoutDisk(Rights+" "+ListRights+" "+WaitRights+" "+ClusterRights, args...)))
 	}
 	c.join(t)
 	return c
@@ -95,16 +91,21 @@ func (c *ClusterServers) eventually(t testing.TB, what string, ready func(*serve
 	}
 }
 
-// Client returns a client for the cluster. It knows the addresses of all nodes.
+// Client returns an app's client for the cluster. It knows the addresses of all nodes.
 func (c *ClusterServers) Client(t testing.TB) *redis.ClusterClient {
 	t.Helper()
-	options := new(redis.ClusterOptions) // the defaults, as users have them
-	for _, node := range c.nodes {
-		options.Addrs = append(options.Addrs, node.addr)
-	}
-	client := redis.NewClusterClient(options)
+	// The rest as users leave it.
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.Addrs(), Username: User, Password: Password})
 	t.Cleanup(func() { client.Close() })
 	return client
+}
+
+// Addrs returns the addresses of all nodes.
+func (c *ClusterServers) Addrs() (addrs []string) {
+	for _, node := range c.nodes {
+		addrs = append(addrs, node.addr)
+	}
+	return addrs
 }
 
 // Primaries returns the addresses of the nodes that have slots, as a node that is
@@ -117,6 +118,12 @@ func (c *ClusterServers) Primaries(t testing.TB) (addrs []string) {
 		}
 	}
 	return addrs
+}
+
+// SlotOf returns the slot that a key belongs to.
+func (c *ClusterServers) SlotOf(t testing.TB, key string) int {
+	t.Helper()
+	return int(must[int64](t)(c.nodes[0].client.ClusterKeySlot(context.Background(), key).Result()))
 }
 
 // PrimaryOf returns the address of the node that has the slot.
@@ -205,117 +212,6 @@ func (c *ClusterServers) node(t testing.TB, addr string) *server {
 	return nil
 }
 
-// A server is a process that can be killed and started again.
-type server struct {
-	path, addr, port string
-	args             []string
-	client           *redis.Client
-	process          *exec.Cmd
-	exited           chan struct{}
-}
-
-// launch runs a redis-server on a port from choose, and waits until it answers.
-func launch(t testing.TB, choose func(testing.TB) string, args func(port, dir string) []string) *server {
-	t.Helper()
-	path, dir := lookPath(t), t.TempDir()
-	const attempts = 10 // another process may take the free port first
-	for range attempts {
-		port := choose(t)
-		addr := net.JoinHostPort("127.0.0.1", port)
-		s := &server{path: path, addr: addr, port: port, args: args(port, dir)}
-		s.client = redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
-		t.Cleanup(func() { s.client.Close() })
-		if s.start(t) {
-			return s
-		}
-	}
-	t.Fatalf("redis-server did not start in %d attempts", attempts)
-	return nil
-}
-
-// withoutDisk returns the arguments of a server that keeps nothing on disk, and whose
-// replicas get everything at once.
-func withoutDisk(args ...string) func(port, dir string) []string {
-	return func(port, dir string) []string {
-		return append([]string{
-			"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--loglevel", "warning",
-			"--save", "", "--appendonly", "no",
-			"--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1",
-		}, args...)
-	}
-}
-
-func (s *server) start(t testing.TB) bool {
-	t.Helper()
-	process, exited := exec.Command(s.path, s.args...), make(chan struct{})
-	if err := process.Start(); err != nil {
-		t.Fatalf("start redis-server: %v", err)
-	}
-	go func() {
-		process.Wait()
-		close(exited)
-	}()
-	t.Cleanup(func() {
-		process.Process.Kill()
-		<-exited
-	})
-	s.process, s.exited = process, exited
-	for deadline := time.Now().Add(settle); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		answers := s.client.Ping(context.Background()).Err() == nil
-		if !s.alive() {
-			return false
-		}
-		if answers {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *server) kill() {
-	s.process.Process.Kill()
-	<-s.exited
-}
-
-func (s *server) restart(t testing.TB) {
-	t.Helper()
-	if s.alive() {
-		t.Fatalf("%s runs", s.addr)
-	}
-	if !s.start(t) {
-		t.Fatalf("%s did not start again", s.addr)
-	}
-}
-
-func (s *server) alive() bool {
-	select {
-	case <-s.exited:
-		return false
-	default:
-		return true
-	}
-}
-
-func (s *server) id(t testing.TB) string {
-	t.Helper()
-	return must[string](t)(s.client.ClusterMyID(context.Background()).Result())
-}
-
-func (s *server) slots() ([]redis.ClusterSlot, error) {
-	//lint:ignore SA1019 Redis 6.2 has no CLUSTER SHARDS
-	return s.client.ClusterSlots(context.Background()).Result()
-}
-
-// inSync reports whether the server is a primary with that many replicas that are up
-// to date, or one of these replicas.
-func (s *server) inSync(replicas int) bool {
-	info := s.client.Info(context.Background(), "replication").Val()
-	if strings.Contains(info, "role:slave") {
-		return strings.Contains(info, "master_link_status:up")
-	}
-	return strings.Contains(info, "role:master") && strings.Count(info, "state=online") == replicas
-}
-
 // clusterPort returns a free port whose neighbour 10000 above, the cluster bus, is free
 // too. Both are below the ports that Linux gives to outgoing connections.
 func clusterPort(t testing.TB) string {
@@ -338,33 +234,4 @@ func isFree(port int) bool {
 	}
 	l.Close()
 	return true
-}
-
-func freePort(t testing.TB) string {
-	t.Helper()
-	_, port, _ := net.SplitHostPort(freeAddr(t))
-	return port
-}
-
-func eventually(t testing.TB, what string, ready func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(settle); !ready(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v until %s", settle, what)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// must returns a function that passes on the first of its arguments, and ends the test
-// if the second is an error.
-func must[T any](t testing.TB) func(T, error) T {
-	t.Helper()
-	return func(value T, err error) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return value
-	}
 }

@@ -1,14 +1,11 @@
-// Package redistest starts real Redis servers for tests.
+// Package redistest starts real Redis servers for tests. Each of them has the user that
+// docs/redis.md tells apps to log in as, and clients log in as that user. When its test
+// ends, each key that is left has to have a time to live.
 package redistest
 
 import (
-	"context"
-	"fmt"
-	"net"
-	"os"
-	"os/exec"
+	"net/url"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -18,78 +15,40 @@ import (
 // test. Where redis-server is not installed the test is skipped, but in CI it fails.
 func Start(t testing.TB, args ...string) string {
 	t.Helper()
-	path := lookPath(t)
-	const attempts = 3 // another process may take the free port first
-	for range attempts {
-		addr := freeAddr(t)
-		if start(t, path, addr, args) {
-			return addr
-		}
-	}
-	t.Fatalf("redis-server did not start in %d attempts", attempts)
-	return ""
+	return launch(t, freePort, withoutDisk(Rights, args...)).addr
 }
 
-// Client returns a client for a server that [Start] runs for the test.
-func Client(t testing.TB) *redis.Client {
+// Client returns an app's client for a server that [Start] runs for the test, with what
+// [Allow] gives on top.
+func Client(t testing.TB, rights ...string) *redis.Client {
 	t.Helper()
-	client := redis.NewClient(&redis.Options{Addr: Start(t)})
+	addr := Start(t)
+	if len(rights) > 0 {
+		Allow(t, addr, rights...)
+	}
+	client := redis.NewClient(Options(addr))
 	t.Cleanup(func() { client.Close() })
 	return client
 }
 
-func start(t testing.TB, path, addr string, args []string) bool {
-	t.Helper()
-	_, port, _ := net.SplitHostPort(addr)
-	dir := t.TempDir()
-	args = append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir, "--loglevel", "warning"}, args...)
-	server := exec.Command(path, args...)
-	if err := server.Start(); err != nil {
-		t.Fatalf("start redis-server: %v", err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		server.Wait()
-		close(exited)
-	}()
-	t.Cleanup(func() {
-		server.Process.Kill()
-		<-exited
-	})
-	client := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
-	defer client.Close()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
-		if client.Ping(context.Background()).Err() == nil {
-			return true
-		}
-		select {
-		case <-exited:
-			return false
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-	return false
+// Options returns those of an app's client for a server at the address: the user and
+// the password, and all else as go-redis has it.
+func Options(addr string) *redis.Options {
+	return &redis.Options{Addr: addr, Username: User, Password: Password}
 }
 
-// lookPath returns the redis-server that is installed, or skips the test.
-func lookPath(t testing.TB) string {
-	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("redis-server is not installed, and CI skips nothing")
-		}
-		t.Skip("redis-server is not installed (Debian: apt-get install redis-server): skipping what needs a real one")
-	}
-	return path
+// URL returns [Options] as an app has them in its environment.
+func URL(scheme, addr string) string {
+	u := url.URL{Scheme: scheme, User: url.UserPassword(User, Password), Host: addr, Path: "/0"}
+	return u.String()
 }
 
-func freeAddr(t testing.TB) string {
+// Admin returns a client for a server at the address that may do everything. It is for
+// what the test does to the server, or wants to know of it, and for nothing that an app
+// does.
+func Admin(t testing.TB, addr string) *redis.Client {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(fmt.Errorf("find a free port: %w", err))
-	}
-	defer l.Close()
-	return l.Addr().String()
+	client := redis.NewClient(&redis.Options{Addr: addr})
+	t.Cleanup(func() { client.Close() })
+	return client
 }

@@ -30,7 +30,7 @@ func Sentinel(t testing.TB) *SentinelServers {
 		if i > 0 {
 			args = []string{"--replicaof", "127.0.0.1 " + s.servers[0].port}
 		}
-		s.servers = append(s.servers, launch(t, freePort, withoutDisk(args...)))
+		s.servers = append(s.servers, launch(t, freePort, withoutDisk(Rights+" "+ListRights+" "+WaitRights, args...)))
 	}
 	eventually(t, "the replicas have everything", func() bool { return s.servers[0].inSync(2) })
 	for range 3 {
@@ -59,7 +59,8 @@ loglevel warning
 sentinel monitor %[3]s 127.0.0.1 %[4]s 2
 sentinel down-after-milliseconds %[3]s 1000
 sentinel failover-timeout %[3]s 5000
-`, port, dir, sentinelName, primary)
+user %[5]s
+`, port, dir, sentinelName, primary, user(SentinelRights))
 		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -67,16 +68,23 @@ sentinel failover-timeout %[3]s 5000
 	})
 }
 
-// Client returns a client that asks the Sentinels for the primary.
+// Client returns an app's client, which asks the Sentinels for the primary.
 func (s *SentinelServers) Client(t testing.TB) *redis.Client {
 	t.Helper()
-	options := &redis.FailoverOptions{MasterName: sentinelName}
-	for _, sentinel := range s.sentinels {
-		options.SentinelAddrs = append(options.SentinelAddrs, sentinel.addr)
-	}
-	client := redis.NewFailoverClient(options)
+	client := redis.NewFailoverClient(&redis.FailoverOptions{
+		MasterName: sentinelName, Username: User, Password: Password,
+		SentinelAddrs: s.Sentinels(), SentinelUsername: User, SentinelPassword: Password,
+	})
 	t.Cleanup(func() { client.Close() })
 	return client
+}
+
+// Sentinels returns the addresses of the Sentinels.
+func (s *SentinelServers) Sentinels() (addrs []string) {
+	for _, sentinel := range s.sentinels {
+		addrs = append(addrs, sentinel.addr)
+	}
+	return addrs
 }
 
 // KillPrimary ends the primary at once, as a crash of its machine does.
