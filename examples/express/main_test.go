@@ -199,6 +199,7 @@ func serveBoth(t *testing.T, more env) (url, expressURL string) {
 		both[name] = value
 	}
 	both["EXPRESS_URL"] = serveExpress(t, both)
+	redistest.Allow(t, addr, "~shop:*")
 	both["REDIS_URL"] = redistest.URL("redis", addr) // connect-redis needs other rights
 	return serve(t, both), both["EXPRESS_URL"]
 }
