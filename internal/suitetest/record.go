@@ -26,6 +26,7 @@ type Record struct {
 	texts   map[string]string // and the test that showed it first
 	cookies map[string]struct{}
 	keys    map[string]struct{}
+	counts  map[any]int // of what isFew was asked for
 }
 
 // Logger returns a logger that also writes down what the test logs through it, on every
@@ -38,7 +39,8 @@ func (r *Record) Logger(t testing.TB, logger *slog.Logger) *slog.Logger {
 	if r.off {
 		return slog.New(next)
 	}
-	own := slog.NewTextHandler(&page{r, t.Name()}, &slog.HandlerOptions{
+	name := t.Name()
+	own := slog.NewTextHandler(&page{r, name}, &slog.HandlerOptions{
 		Level: slog.LevelDebug,
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr { // so that equal lines are one
 			if len(groups) == 0 && a.Key == slog.TimeKey {
@@ -47,7 +49,7 @@ func (r *Record) Logger(t testing.TB, logger *slog.Logger) *slog.Logger {
 			return a
 		},
 	})
-	return slog.New(both{own, next})
+	return slog.New(both{r, name, own, next})
 }
 
 // A page is where a test's logger writes.
@@ -61,13 +63,19 @@ func (p *page) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// both writes to two handlers; own takes all.
-type both struct{ own, next slog.Handler }
+// both writes to two handlers. Own takes every level, and of each message few.
+type both struct {
+	record    *Record
+	test      string
+	own, next slog.Handler
+}
 
 func (b both) Enabled(context.Context, slog.Level) bool { return true }
 
 func (b both) Handle(ctx context.Context, line slog.Record) error {
-	_ = b.own.Handle(ctx, line) // writes to memory
+	if b.record.isFew([2]string{b.test, line.Message}) {
+		_ = b.own.Handle(ctx, line) // writes to memory
+	}
 	if !b.next.Enabled(ctx, line.Level) {
 		return nil
 	}
@@ -75,11 +83,11 @@ func (b both) Handle(ctx context.Context, line slog.Record) error {
 }
 
 func (b both) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return both{b.own.WithAttrs(attrs), b.next.WithAttrs(attrs)}
+	return both{b.record, b.test, b.own.WithAttrs(attrs), b.next.WithAttrs(attrs)}
 }
 
 func (b both) WithGroup(name string) slog.Handler {
-	return both{b.own.WithGroup(name), b.next.WithGroup(name)}
+	return both{b.record, b.test, b.own.WithGroup(name), b.next.WithGroup(name)}
 }
 
 // Show prints the values in every way that a log might. What is no error and not of the
@@ -89,13 +97,35 @@ func (r *Record) Show(values ...any) {
 		return
 	}
 	for _, v := range values {
-		if _, isError := v.(error); !isError && !isOurs(v) {
+		if err, isError := v.(error); isError && r.knows(err.Error()) || !isError && (!isOurs(v) || !r.isFew(reflect.TypeOf(v))) {
 			continue
 		}
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
 			r.write(runningTest, withoutAddresses(fmt.Sprintf(verb, v)))
 		}
 	}
+}
+
+// few is how many values of one type, and lines of one message, are looked at for all:
+// a run may have a million.
+const few = 1000
+
+// isFew reports whether there were few like it, and counts it.
+func (r *Record) isFew(kind any) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.counts == nil {
+		r.counts = make(map[any]int)
+	}
+	r.counts[kind]++
+	return r.counts[kind] <= few
+}
+
+func (r *Record) knows(text string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.texts[text]
+	return ok
 }
 
 func isOurs(v any) bool {
@@ -108,14 +138,14 @@ func isOurs(v any) bool {
 
 // withoutAddresses makes what differs in addresses only equal.
 func withoutAddresses(text string) string {
-	if !strings.Contains(text, "0xc") {
-		return text
+	parts := strings.Split(text, "0x")
+	for i := 1; i < len(parts); i++ {
+		rest := strings.TrimLeft(parts[i], "0123456789abcdef")
+		if digits := len(parts[i]) - len(rest); digits >= 8 && digits <= 16 { // bytes have fewer, and secrets more
+			parts[i] = rest
+		}
 	}
-	parts := strings.Split(text, "0xc")
-	for i, part := range parts[1:] {
-		parts[i+1] = strings.TrimLeft(part, "0123456789abcdef")
-	}
-	return strings.Join(parts, "0xc")
+	return strings.Join(parts, "0x")
 }
 
 // runningTest returns the function of the test whose code runs.
@@ -187,18 +217,26 @@ func (r *Record) add(set *map[string]struct{}, secret string) {
 func (r *Record) Leaks() (leaks []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var needles []needle
-	for value := range r.cookies {
-		needles = appendCookie(needles, value)
-	}
-	for key := range r.keys {
-		needles = appendEncoded(needles, "a signing key", []byte(key))
-	}
 	index := newIndex()
 	for text := range r.texts {
 		index.add(text)
 	}
-	needles = slices.DeleteFunc(needles, func(n needle) bool { return !index.mayHave(n.text) })
+	var needles, some []needle
+	keep := func() { // of each secret at once: a run may have a hundred thousand
+		for _, n := range some {
+			if index.mayHave(n.text) {
+				needles = append(needles, n)
+			}
+		}
+	}
+	for value := range r.cookies {
+		some = appendCookie(some[:0], value)
+		keep()
+	}
+	for key := range r.keys {
+		some = appendEncoded(some[:0], "a signing key", []byte(key))
+		keep()
+	}
 	slices.SortFunc(needles, func(a, b needle) int { return len(b.text) - len(a.text) })
 	for text, test := range r.texts {
 		if what, masked := mask(text, needles); what != "" {
