@@ -267,6 +267,9 @@ func TestFaultsOnTheWire(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newFaulty(t)
 			expectFault(t, s, f, client(t, s.proxy.Addr))
+			if s.proxy.Broken() == 0 {
+				t.Error("the proxy broke nothing")
+			}
 		})
 	}
 }

@@ -25,6 +25,7 @@ type Proxy struct {
 
 	mu     sync.Mutex
 	decide func(command string) Fault
+	broken int
 }
 
 // A Fault is what becomes of one command. It may call ask, once, which has the server do
@@ -68,8 +69,15 @@ func (p *Proxy) Break(decide func(command string) Fault) {
 	p.decide = decide
 }
 
-// Once breaks the next command of that name, and tells with its result whether there was one.
-func (p *Proxy) Once(name string, fault Fault) (happened func() bool) {
+// Broken returns how many commands the proxy has broken.
+func (p *Proxy) Broken() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.broken
+}
+
+// BreakNext breaks the next command of that name.
+func (p *Proxy) BreakNext(name string, fault Fault) {
 	done := false
 	p.Break(func(command string) Fault {
 		if done || command != name {
@@ -78,11 +86,6 @@ func (p *Proxy) Once(name string, fault Fault) (happened func() bool) {
 		done = true
 		return fault
 	})
-	return func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return done
-	}
 }
 
 // ResetBefore is a connection that breaks before the server has the command.
@@ -153,7 +156,11 @@ func (p *Proxy) fault(command string) Fault {
 	if p.decide == nil {
 		return nil
 	}
-	return p.decide(command)
+	fault := p.decide(command)
+	if fault != nil {
+		p.broken++
+	}
+	return fault
 }
 
 func (p *Proxy) serve(client *net.TCPConn) {
