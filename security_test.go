@@ -130,7 +130,7 @@ func TestSecurityForeignIDsAreNeverAdopted(t *testing.T) {
 func TestSecurityRegenerateKillsTheOldSession(t *testing.T) {
 	forEachStore(t, func(t *testing.T, store session.Store) {
 		sp := &spy{Store: store}
-		m := newManager(t, session.Options{Store: sp})
+		m := newManager(t, session.Options{Store: sp, StoreTimeout: time.Minute})
 		v := newVisitor(m)
 		v.get(setName("anonymous"))
 		old, oldKey := v.copy(), sp.keys[0]
@@ -456,17 +456,21 @@ func TestSecurityTimeoutsAreTheServers(t *testing.T) {
 		check(t, "and used then, on day 81", nameOf(v), "z")
 	})
 	client := redistest.Client(t)
-	v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: client}, IdleTimeout: 2 * time.Second, AbsoluteTimeout: 3 * time.Second}))
+	options := session.Options{Store: &session.RedisStore{Client: client}, IdleTimeout: time.Minute, AbsoluteTimeout: 2 * time.Minute}
+	v := newVisitor(newManager(t, options))
 	v.get(setName("x"))
 	for i, do := range []handler{count, renew, look, use(func(s *session.Session) { s.SetMaxAge(time.Hour) }), login("y")} {
 		v.get(do)
 		keys := client.Keys(t.Context(), "*").Val()
 		check(t, "keys", len(keys), 1)
-		if ttl := client.PTTL(t.Context(), keys[0]).Val(); ttl <= 0 || ttl > 3*time.Second+time.Minute {
+		if ttl := client.PTTL(t.Context(), keys[0]).Val(); ttl <= 0 || ttl > 2*time.Minute+time.Minute {
 			t.Errorf("step %d: time to live %v", i, ttl)
 		}
 	}
-	time.Sleep(2100 * time.Millisecond)
+	options.IdleTimeout = time.Second
+	v = newVisitor(newManager(t, options))
+	v.get(setName("x"))
+	time.Sleep(time.Second)
 	check(t, "in Redis, unused", nameOf(v), "")
 }
 
@@ -727,7 +731,7 @@ func (w *way) dial(ctx context.Context, _, _ string) (conn net.Conn, err error) 
 func TestSecurityStoreTimeoutHolds(t *testing.T) {
 	const timeout = 100 * time.Millisecond
 	w := &way{addr: redistest.Start(t)}
-	client := redis.NewClient(&redis.Options{Dialer: w.dial}) // it would wait for seconds
+	client := redis.NewClient(&redis.Options{Dialer: w.dial, ReadTimeout: -1, WriteTimeout: -1, MaxRetries: 1000}) // it would wait for minutes
 	defer client.Close()
 	v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: client}, StoreTimeout: timeout}))
 	v.get(setName("x"))
@@ -736,7 +740,7 @@ func TestSecurityStoreTimeoutHolds(t *testing.T) {
 		for what, do := range map[string]handler{"read": look, "write": count, "login": login("y"), "logout": logout} {
 			began := time.Now()
 			expectUnavailable(t, state+", "+what, v.get(do))
-			if took := time.Since(began); took > timeout+time.Second { // what a busy machine may add; the client alone takes more
+			if took := time.Since(began); took > 50*timeout { // a bound that no busy machine breaks
 				t.Errorf("%s, %s: %v", state, what, took)
 			}
 		}
@@ -1368,7 +1372,7 @@ func TestSecurityParallelUseIsSafe(t *testing.T) {
 func TestSecurityEndAllSessionsOfAUser(t *testing.T) {
 	const versionKey session.Key[int64] = "credentialVersion"
 	forEachStore(t, func(t *testing.T, store session.Store) {
-		m := newManager(t, session.Options{Store: store})
+		m := newManager(t, session.Options{Store: store, StoreTimeout: time.Minute})
 		var version atomic.Int64 // of ada's password, in the application's database
 		login := func(name string) (v *visitor, began int64) {
 			v = newVisitor(m)
