@@ -66,7 +66,7 @@ func TestLoginsLeaveOneCookie(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		page, _ := url.Parse("https://example.com/app/page")
+		page, _ := url.Parse("https://www.example.com/app/page")
 		request := func(do handler) int {
 			r := newRequest(page.String())
 			r = r.WithContext(context.WithValue(r.Context(), handlerKey{}, do))
@@ -132,7 +132,7 @@ func TestHeadersOfTheHandlerStay(t *testing.T) {
 	}
 }
 
-// Nothing of a request can make or forge a line of the log.
+// Nothing of a request gets into the log, where it could look like a line of it.
 func TestLogHasNoBytesOfTheClient(t *testing.T) {
 	var book logBook
 	sp := &spy{Store: new(session.MemoryStore)}
@@ -150,13 +150,12 @@ func TestLogHasNoBytesOfTheClient(t *testing.T) {
 			r.URL.Path, r.URL.RawQuery, r.Host = "/"+forged, forged, forged
 			r.Header["X-Forwarded-Proto"] = []string{forged}
 			r.Header["User-Agent"] = []string{forged}
-			r.Method = "POST" + forged // which no server lets through
 		})
 		check(t, "lines", book.lines()-lines, map[bool]int{false: 0, true: 1}[failing])
 	}
 	send(false)
 	send(true)
-	if text := book.String(); strings.ContainsAny(text, "\r\x1b\x00\u2028") || strings.Contains(text, "\ntime=2026-01-01") {
+	if text := book.String(); strings.ContainsAny(text, "\r\x1b\x00\u2028") || strings.Contains(text, "admin logged in") {
 		t.Errorf("the log: %q", text)
 	}
 }
