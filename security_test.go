@@ -891,6 +891,11 @@ func TestSecurityOddCookieHeaders(t *testing.T) {
 	former.get(setName("former"))
 	dead := sid + "=" + former.jar[sid]
 	former.get(logout)
+	sp.took()
+	newVisitor(m).send(http.MethodGet, use(func(s *session.Session) { check(t, "after one that has ended", nameKey.Get(s), "") }), func(r *http.Request) {
+		r.Header.Set("Cookie", dead+"; "+own)
+	})
+	check(t, "calls for two good signatures", sp.took(), "L")
 	for name, cookie := range map[string]string{"good": own, "bad": theirs, "dead": dead} {
 		r := newRequest("https://example.com/")
 		r.Header.Set("Cookie", many(2999, cookie))
