@@ -237,6 +237,9 @@ func (m *Manager) Len(ctx context.Context) (int, error) {
 // user. A request of that session that runs meanwhile saves nothing more. It is no
 // error if there is no such session; the error is an [ErrUnavailable].
 func (m *Manager) Destroy(ctx context.Context, id string) error {
+	if !m.codec.IsHandle(id) { // it may be another program's key, or another manager's
+		return nil
+	}
 	ctx, cancel := m.bound(ctx)
 	defer cancel()
 	return m.remove(ctx, id)

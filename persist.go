@@ -209,6 +209,7 @@ func (m *Manager) swapStamped(ctx context.Context, old stored, next wire.Record)
 // ErrTooLarge or ErrUnavailable.
 func (m *Manager) write(ctx context.Context, at string, next wire.Record, old *wire.Record, call func(data []byte, ttl time.Duration) error) (stored, error) {
 	now := time.Now()
+	next.Created = min(next.Created, now.UnixMilli()) // a clock was wrong, and the absolute timeout must not count from its time
 	next.Expires = m.deadline(&next, now)
 	data := m.codec.Encode(&next)
 	if len(data) > m.options.MaxBytes && (old == nil || next.Size() > old.Size()) {

@@ -743,7 +743,7 @@ func TestManagerDestroy(t *testing.T) {
 	})
 	sp := &spy{Store: new(session.MemoryStore)}
 	sp.on("D", down)
-	if err := newManager(t, session.Options{Store: sp}).Destroy(t.Context(), "x"); !errors.Is(err, session.ErrUnavailable) {
+	if err := newManager(t, session.Options{Store: sp}).Destroy(t.Context(), strings.Repeat("A", 22)); !errors.Is(err, session.ErrUnavailable) {
 		t.Errorf("error %v, want ErrUnavailable", err)
 	}
 }
