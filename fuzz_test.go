@@ -236,6 +236,9 @@ func FuzzSignedValue(f *testing.F) {
 	} {
 		f.Add("__Host-sid", fields, uint8(0), uint8(0), "")
 	}
+	value := signed("__Host-sid", good)
+	last := len(strings.TrimRight(value, "=")) - 1
+	f.Add("__Host-sid", good, uint8(last), uint8(1), respell(value)[last:last+1])
 	f.Add("sid", good, uint8(0), uint8(0), "")
 	f.Add("__Host-sid|1", good[2:], uint8(0), uint8(0), "")
 	f.Add("__Host-sid", good, uint8(107), uint8(1), "")
@@ -331,7 +334,7 @@ func records() [][]byte {
 	open := []string{fuzzSecret}
 	good := encoded(0, session.DefaultIdleTimeout, open, "counter", "1", "list", `["a"]`, "name", `"Ada"`)
 	return [][]byte{
-		good, good[:len(good)/2], append(bytes.Clone(good), 0), {}, {0xf5}, {0xf5, 0}, {0xf5, 1}, {0xf5, 2}, {0xf5, 3, 1},
+		good, good[:len(good)/2], good[:len(good)-1], append(bytes.Clone(good), 0), append([]byte{0xf5, 0}, good[2:]...), {}, {0xf5}, {0xf5, 0}, {0xf5, 1}, {0xf5, 2}, {0xf5, 3, 1},
 		[]byte(`{"cookie":{"path":"/"}}`),
 		encoded(0, session.DefaultIdleTimeout, open),
 		encoded(0, session.DefaultIdleTimeout, []string{"another"}, "name", `"Ada"`),
