@@ -24,8 +24,10 @@ import (
 	"github.com/seed-4f96e14b/session/expressjs"
 )
 
-// Whatever a Cookie header holds, the answer is 200 and sets no cookie, and an id is looked
-// up exactly if one of the first eight cookies of the name carries its signature.
+// Whatever a Cookie header holds, and whatever id carries a good signature at its end, the
+// answer is 200 and sets no cookie. An id is looked up exactly if one of the first eight
+// cookies of the name carries its signature. If a part of a signed cookie is replaced, that
+// is only so if it comes to the same text.
 func FuzzCookie(f *testing.F) {
 	for _, seed := range []string{
 		"", testCookie, strings.ToLower(testCookie), testCookie + "%3D", strings.Replace(testCookie, "%3A", ":", 1),
@@ -33,32 +35,26 @@ func FuzzCookie(f *testing.F) {
 		"connect.sid=s%3A%ff.x; " + testCookie, "connect.sid=%; connect.sid=s%3A%00.%00", "connect.sid=s:a.b.c; a=b",
 		strings.Repeat("connect.sid=;", 7) + testCookie, strings.Repeat("connect.sid=;", 8) + testCookie, testCookie + "%0a",
 	} {
-		f.Add(seed)
+		f.Add(seed, "", uint8(0), uint8(0), "")
 	}
-	f.Fuzz(func(t *testing.T, header string) {
-		looksUp(t, newRedisMap(), header)
-	})
-}
-
-// Whatever id carries a good signature, it is looked up as it is, and the answer is 200
-// without a cookie. If a part of the cookie is replaced, it is looked up only if that comes
-// to the same text.
-func FuzzSignedValue(f *testing.F) {
 	for _, sid := range []string{
-		testSid, "", ".", "a.b", "x", "s:" + testSid, "\x00\xff", "\u20ac", "a b;c,d\"e\\", "%41", "../x", testSid + ":renewed", strings.Repeat("x", 4010), strings.Repeat("x", 4096),
+		testSid, ".", "a.b", "x", "s:" + testSid, "\x00\xff", "\u20ac", "a b;c,d\"e\\", "%41", "../x", testSid + ":renewed", strings.Repeat("x", 4010), strings.Repeat("x", 4096),
 	} {
-		f.Add(sid, uint8(0), uint8(0), "")
+		f.Add("a=b; ", sid, uint8(0), uint8(0), "")
 	}
-	f.Add(testSid, uint8(20), uint8(1), "x")
-	f.Add(testSid, uint8(0), uint8(4), "s:")
-	f.Add(testSid, uint8(4), uint8(1), "%4c")
-	f.Add(testSid, uint8(0), uint8(0), "x; connect.sid=")
-	f.Fuzz(func(t *testing.T, sid string, from, size uint8, text string) {
+	f.Add("", testSid, uint8(20), uint8(1), "x")
+	f.Add("", testSid, uint8(0), uint8(4), "s:")
+	f.Add("", testSid, uint8(4), uint8(1), "%4c")
+	f.Add(testCookie+"; ", "x", uint8(0), uint8(0), "x; connect.sid=")
+	f.Fuzz(func(t *testing.T, header, sid string, from, size uint8, text string) {
 		store := newRedisMap()
-		store.keys["sess:"+sid] = redisValue{`{"cookie":{},"n":1}`, time.Hour}
-		value := url.PathEscape(signed(sid))
-		start := min(int(from), len(value))
-		looksUp(t, store, "connect.sid="+value[:start]+text+value[min(start+int(size), len(value)):])
+		if sid != "" {
+			store.keys["sess:"+sid] = redisValue{`{"cookie":{},"n":1}`, time.Hour}
+			value := url.PathEscape(signed(sid))
+			start := min(int(from), len(value))
+			header += "connect.sid=" + value[:start] + text + value[min(start+int(size), len(value)):]
+		}
+		looksUp(t, store, header)
 	})
 }
 
@@ -110,83 +106,133 @@ func readable(text string) bool {
 	return !ok || string(value) == "false" || json.Unmarshal(value, &maxAge) == nil
 }
 
-// Whatever Redis holds, the answer is 200. What is no session stays as it is, and of what is
-// one a save keeps every member byte for byte, and leaves a record that Express and Go can
-// read.
+// Whatever Redis holds, the answer is 200. What is no session stays as it is. Of what is one,
+// a save and a renewal keep every member byte for byte, and its lifetime, and leave a record
+// that Express and Go can read; a renewal leaves nothing under the old id.
 func FuzzRecord(f *testing.F) {
 	for _, v := range readVectors(f).Foreign {
-		f.Add([]byte(v.RedisValue))
+		f.Add([]byte(v.RedisValue), false)
 	}
-	f.Add([]byte(`{"cookie":{"originalMaxAge":1e999},"\ud800":1,"\ud800":2,"a":1,"a":[1 , 2]}`))
-	f.Add([]byte(`{"cookie":{"expires":"x","path":"\n"},"_goSession":{"renewal":{"from":"a","to":"b"}}}`))
+	f.Add([]byte(`{"cookie":{"originalMaxAge":1e999},"\ud800":1,"\ud800":2,"a":1,"a":[1 , 2]}`), false)
+	f.Add([]byte(`{"cookie":{},"\ud800":1,"\ud800":2,"a":1,"a":[1 , 2]}`), false)
+	f.Add([]byte(`{"cookie":{"expires":"x","path":"\n"},"_goSession":{"renewal":{"from":"a","to":"b"}}}`), false)
 	for _, record := range expressRecords {
-		f.Add([]byte(record))
+		f.Add([]byte(record), false)
+		f.Add([]byte(record), true)
 	}
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(t *testing.T, data []byte, renew bool) {
 		if len(data) < 16<<10 {
-			at(t, frozen, func(t *testing.T) { saves(t, data) })
+			at(t, frozen, func(t *testing.T) { saves(t, data, renew) })
 		}
 	})
 }
 
 // saves checks what a save makes of a record.
-func saves(t *testing.T, data []byte) {
-	store := withRecord(string(data))
-	m, _ := newShared(t, store, nil)
+func saves(t *testing.T, data []byte, renew bool) {
+	r := newRig(t, string(data))
 	found := false
-	response := ask(m, testCookie, func(s *session.Session) {
+	status := r.get(func(s *session.Session) {
 		found = s.ID() == testSid
 		nKey.Set(s, 1)
 		session.Key[time.Time]("t").Get(s)
-	})
-	if want := readable(string(data)); response.StatusCode != http.StatusOK || found != want {
-		t.Fatalf("status %d, found %v, want %v", response.StatusCode, found, want)
+		if renew {
+			s.Renew()
+		}
+	}).StatusCode
+	if want := readable(string(data)); status != http.StatusOK || found != want {
+		t.Fatalf("status %d, found %v, want %v", status, found, want)
 	}
 	if !found {
-		if store.record() != string(data) {
-			t.Errorf("what could not be read was changed to %q", store.record())
+		if r.record() != string(data) {
+			t.Errorf("what could not be read was changed to %q", r.record())
 		}
 		return
 	}
-	var before, after, cookieBefore, cookieAfter map[string]json.RawMessage
-	json.Unmarshal(data, &before)
-	json.Unmarshal(before["cookie"], &cookieBefore)
-	if err := json.Unmarshal([]byte(store.record()), &after); err != nil {
-		t.Fatalf("saved %q: %v", store.record(), err)
+	if renew && (r.cookie == testCookie || r.record() != "") {
+		t.Errorf("the renewal sent %s, and left %q under the old id", r.cookie, r.record())
 	}
-	if err := json.Unmarshal(after["cookie"], &cookieAfter); err != nil {
-		t.Fatalf("saved %q: %v", store.record(), err)
-	}
-	same := func(before, after map[string]json.RawMessage, but ...string) {
-		for _, name := range but {
-			delete(before, name)
+	r.sessions(t)
+	saved := r.current()
+	before, after := membersOf(t, string(data)), membersOf(t, saved)
+	keepsMembers(t, before, after, "cookie", "_goSession", "n")
+	cookieBefore, cookieAfter := membersOf(t, before.value("cookie")), membersOf(t, after.value("cookie"))
+	keepsMembers(t, cookieBefore, cookieAfter, "originalMaxAge", "expires")
+
+	maxAge, expires := cookieAfter.value("originalMaxAge"), cookieAfter.value("expires")
+	var was, is float64
+	if json.Unmarshal([]byte(maxAge), &is) != nil || maxAge == "null" {
+		if (maxAge != "null" && maxAge != "false") || expires != maxAge {
+			t.Errorf("saved the cookie %s", after.value("cookie"))
 		}
-		for name, value := range before {
-			if !bytes.Equal(value, after[name]) {
-				t.Errorf("%q became %q", value, after[name])
-			}
+	} else {
+		json.Unmarshal([]byte(cookieBefore.value("originalMaxAge")), &was)
+		if was = max(math.Trunc(was), 1); is != was && was < 1e18 {
+			t.Errorf("originalMaxAge %v became %v", was, is)
+		}
+		want := frozen.Add(time.Duration(is) * time.Millisecond).Format(`"2006-01-02T15:04:05.000Z"`)
+		if expires != want {
+			t.Errorf("expires is %s, want %s", expires, want)
 		}
 	}
-	same(before, after, "cookie", "_goSession", "n")
-	same(cookieBefore, cookieAfter, "originalMaxAge", "expires")
-	var cookie struct {
-		OriginalMaxAge any
-		Expires        any
-	}
-	if err := json.Unmarshal(after["cookie"], &cookie); err != nil {
-		t.Fatal(err)
-	}
-	switch maxAge := cookie.OriginalMaxAge.(type) {
-	case nil, bool:
-	case float64:
-		if _, err := time.Parse(time.RFC3339, cookie.Expires.(string)); err != nil || maxAge < 1 {
-			t.Errorf("saved the cookie %s", after["cookie"])
-		}
-	default:
-		t.Errorf("saved the cookie %s", after["cookie"])
-	}
-	if n, ok := nOf(m, testCookie); n != 1 || !ok {
+	if n, ok := nOf(r.manager, r.cookie); n != 1 || !ok {
 		t.Errorf("after the save n is %d, %v", n, ok)
+	}
+}
+
+// A memberList is a JSON object as it stands there: each member is a name, its text, and
+// the text of the value.
+type memberList [][3]string
+
+func membersOf(t *testing.T, text string) (all memberList) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(text))
+	if token, err := d.Token(); err != nil || token != json.Delim('{') {
+		t.Fatalf("%q is no object", text)
+	}
+	for d.More() {
+		start := d.InputOffset()
+		name, _ := d.Token()
+		rawName := strings.TrimLeft(text[start:d.InputOffset()], ", \t\r\n")
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		all = append(all, [3]string{name.(string), rawName, string(value)})
+	}
+	return all
+}
+
+// value returns the text of the last of a name, as Express takes it.
+func (l memberList) value(name string) string {
+	for _, m := range slices.Backward(l) {
+		if m[0] == name {
+			return m[2]
+		}
+	}
+	return ""
+}
+
+// keepsMembers checks that all members but some are there, and each name once, except those that
+// Go's strings cannot tell apart.
+func keepsMembers(t *testing.T, before, after memberList, but ...string) {
+	t.Helper()
+	seen := make(map[string]bool)
+	for _, m := range after {
+		if seen[m[0]] && !strings.ContainsRune(m[0], utf8.RuneError) {
+			t.Errorf("%q is there twice", m[0])
+		}
+		seen[m[0]] = true
+	}
+	for _, m := range before {
+		switch {
+		case slices.Contains(but, m[0]):
+		case strings.ContainsRune(m[0], utf8.RuneError):
+			if !slices.Contains(after, m) {
+				t.Errorf("%q is not kept", m)
+			}
+		case before.value(m[0]) != after.value(m[0]):
+			t.Errorf("%s: %q became %q", m[0], before.value(m[0]), after.value(m[0]))
+		}
 	}
 }
 
@@ -280,12 +326,13 @@ var dropped = []string{
 	"__proto__", "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__",
 }
 
-// A rig has a Redis with a record of the fuzzer, and the cookie for it. Before the first
-// write it does something once.
+// A rig has a Redis with a record of the fuzzer, and the cookie for it. After some writes,
+// and before the next, it does something once.
 type rig struct {
 	*redisMap
 	manager *session.Manager
 	cookie  string
+	writes  int
 	meddle  func()
 	errs    []error // of requests that failed
 }
@@ -305,7 +352,8 @@ func newRig(t *testing.T, record string) *rig {
 }
 
 func (r *rig) write() {
-	if meddle := r.meddle; meddle != nil {
+	if r.writes--; r.writes < 0 && r.meddle != nil {
+		meddle := r.meddle
 		r.meddle = nil
 		meddle()
 	}
@@ -359,9 +407,8 @@ func (r *rig) sessions(t *testing.T, foreign ...string) (n int) {
 	return n
 }
 
-// outcome returns what Redis holds of the session, without times and the library's
-// bookkeeping, or "" if there is none.
-func (r *rig) outcome() string {
+// current returns the record of the session, wherever renewals have moved it.
+func (r *rig) current() string {
 	text := r.record()
 	for sid := testSid; text == "" && sid != ""; text = r.keys["sess:"+sid].text {
 		var pointer struct {
@@ -370,6 +417,13 @@ func (r *rig) outcome() string {
 		json.Unmarshal([]byte(r.keys["sess:"+sid+":renewed"].text), &pointer)
 		sid = pointer.Own.To
 	}
+	return text
+}
+
+// outcome returns what Redis holds of the session, without times and the library's
+// bookkeeping, or "" if there is none.
+func (r *rig) outcome() string {
+	text := r.current()
 	if !readable(text) {
 		return ""
 	}
@@ -382,41 +436,64 @@ func (r *rig) outcome() string {
 	return string(left)
 }
 
-// Any calls on any record, made again on any other record that took its place at the moment
-// of the first write. They fail only for a change after Destroy, and leave sessions that
-// can be read, and one after a Regenerate. If both records are sessions and the calls change
+// Any calls on any record. Before one of the writes, any other record takes its place,
+// unless that is empty, and then any calls are made by another request. All fail only for a
+// change after Destroy, or where a renewal finds no session any more, and leave what can be
+// read; a Regenerate works, and leaves no more sessions than there are browsers. If both records
+// are sessions, the second comes before the first write, and the calls alone change
 // something, the outcome is that of the calls on the second record alone.
 func FuzzReplay(f *testing.F) {
 	for i, script := range [][]byte{{2, 1}, {1, 4}, {14, 9}, {4, 7, 2}, {1, 5, 7, 6, 5}, {6}, {1, 8, 2}, {3, 7}, {7, 1, 2}, {13, 15}, {4, 7, 4}, {15, 4, 10}} {
 		for j := range 4 {
-			f.Add(expressRecords[j], expressRecords[(i+j)%len(expressRecords)], script)
-			f.Add(expressRecords[(i+j)%len(expressRecords)], expressRecords[j], script)
+			f.Add(expressRecords[j], expressRecords[(i+j)%len(expressRecords)], script, []byte{}, uint8(0))
+			f.Add(expressRecords[(i+j)%len(expressRecords)], expressRecords[j], script, []byte{}, uint8(0))
+			f.Add(expressRecords[j], "", script, []byte{2, 4}, uint8(i))
 		}
 	}
-	f.Fuzz(func(t *testing.T, first, second string, script []byte) {
-		if len(first)+len(second) > 8<<10 || len(script) > 20 {
+	for writes := range uint8(6) {
+		for _, other := range [][]byte{{}, {4}, {6}, {2}, {5}} {
+			f.Add(expressRecords[0], "", []byte{2, 4}, other, writes)
+			f.Add(expressRecords[0], expressRecords[1], []byte{2, 4}, other, writes)
+		}
+		f.Add(expressRecords[0], "no record", []byte{2, 4}, []byte{}, writes)
+	}
+	f.Fuzz(func(t *testing.T, first, second string, script, other []byte, writes uint8) {
+		if len(first)+len(second) > 8<<10 || len(script)+len(other) > 20 {
 			return
 		}
 		at(t, frozen, func(t *testing.T) {
 			r := newRig(t, first)
-			r.meddle = func() { r.keys["sess:"+testSid] = redisValue{second, time.Hour} }
+			another := &rig{redisMap: r.redisMap, manager: r.manager, cookie: testCookie}
+			r.writes = int(writes % 12)
+			plain := r.writes == 0 && len(other) == 0
+			r.meddle = func() {
+				if second != "" || plain {
+					r.keys["sess:"+testSid] = redisValue{second, time.Hour}
+				}
+				another.get(calls(other))
+			}
 			r.get(calls(script))
 			r.meddle = nil
 			for _, err := range r.errs {
-				if !errors.Is(err, session.ErrDestroyed) {
+				if !errors.Is(err, session.ErrDestroyed) && (r.writes >= 0 || !errors.Is(err, session.ErrUnreadable)) {
 					t.Errorf("error %v", err)
 				}
 			}
 			r.sessions(t, first, second)
 			got := r.outcome()
 
-			named := r.cookie == testCookie
-			status := r.get(func(s *session.Session) { s.Regenerate(); nKey.Set(s, 100) }).StatusCode
-			if n, _ := nOf(r.manager, r.cookie); status != http.StatusOK || n != 100 {
-				t.Errorf("Regenerate: status %d, n %d", status, n)
+			named, most := r.cookie == testCookie, 1
+			r.regenerates(t)
+			if named && r.record() != "" {
+				t.Errorf("Regenerate left under the old key %q", r.record())
 			}
-			if n := r.sessions(t, first, second); n != 1 || named && r.record() != "" {
-				t.Errorf("Regenerate left %d sessions, and under the old key %q", n, r.record())
+			if len(other) > 0 {
+				another.regenerates(t)
+				most = 2
+			}
+			// Where another record comes in the midst of a request, it is a session of its own.
+			if n := r.sessions(t, first, second); n != most && (plain || second == "") {
+				t.Errorf("Regenerate left %d sessions", n)
 			}
 
 			a, b := newRig(t, first), newRig(t, second)
@@ -424,11 +501,19 @@ func FuzzReplay(f *testing.F) {
 			a.get(calls(script))
 			b.get(calls(script))
 			pops := slices.ContainsFunc(script, func(call byte) bool { return int(call)%len(allCalls) == 3 }) // which deletes what it has seen
-			if readable(first) && readable(second) && !pops && a.outcome() != before && got != b.outcome() {
+			if plain && readable(first) && readable(second) && !pops && a.outcome() != before && got != b.outcome() {
 				t.Errorf("the calls left %s, want %s", got, b.outcome())
 			}
 		})
 	})
+}
+
+func (r *rig) regenerates(t *testing.T) {
+	t.Helper()
+	status := r.get(func(s *session.Session) { s.Regenerate(); nKey.Set(s, 100) }).StatusCode
+	if n, _ := nOf(r.manager, r.cookie); status != http.StatusOK || n != 100 {
+		t.Errorf("Regenerate: status %d, n %d", status, n)
+	}
 }
 
 // calls makes a call of the session for each byte.
