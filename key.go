@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
@@ -135,8 +136,18 @@ func (k Key[T]) encode(v T) ([]byte, error) {
 	if err := enc.Encode(v); err != nil {
 		return nil, fmt.Errorf("%w under key %q: %w", ErrEncode, string(k), err)
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	value := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	// encoding/json writes values nested deeper than it reads, and a record of Express
+	// that has one is lost as a whole. So deep a value is not short.
+	if len(value) > 2*maxDepth && !json.Valid(slices.Concat([]byte("["), value, []byte("]"))) {
+		return nil, fmt.Errorf("%w under key %q: nested more than %d deep", ErrEncode, string(k), maxDepth)
+	}
+	return value, nil
 }
+
+// maxDepth is one less than encoding/json reads, because a record of Express is an object
+// around its values.
+const maxDepth = 9999
 
 func (k Key[T]) decode(s *Session, value []byte) (T, bool) {
 	v, ok, err := decodeJSON[T](value)

@@ -195,6 +195,21 @@ func TestValueThatJSONCannotHold(t *testing.T) {
 	}
 }
 
+// A value that is nested deeper than encoding/json reads would be set, and not be there.
+func TestValueTooDeep(t *testing.T) {
+	for depth, want := range map[int]int{9999: http.StatusOK, 10_001: http.StatusInternalServerError} {
+		deep := json.RawMessage(strings.Repeat("[", depth-1) + strings.Repeat("]", depth-1))
+		key := session.Key[map[string]json.RawMessage]("deep")
+		v := newVisitor(newManager(t, session.Options{}))
+		response := v.get(use(func(s *session.Session) {
+			key.Set(s, map[string]json.RawMessage{"a": deep})
+			check(t, "an error", errors.Is(s.Err(), session.ErrEncode), want != http.StatusOK)
+		}))
+		check(t, "status", response.StatusCode, want)
+		v.get(use(func(s *session.Session) { check(t, "there", key.Has(s), want == http.StatusOK) }))
+	}
+}
+
 // A value handed out, and one handed in, belong to the caller.
 func TestValuesAreCopies(t *testing.T) {
 	v := newVisitor(newManager(t, session.Options{}))

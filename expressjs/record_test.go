@@ -107,6 +107,20 @@ func TestRecordsThatExpressCannotReadEither(t *testing.T) {
 	}
 }
 
+// A value as deep as Go reads is saved. One level more, and the record around it could not be
+// read again, with all that is in it.
+func TestValueTooDeep(t *testing.T) {
+	for depth, want := range map[int]int{9999: http.StatusOK, 10_000: http.StatusInternalServerError} {
+		deep := json.RawMessage(strings.Repeat("[", depth) + strings.Repeat("]", depth))
+		store := withRecord(`{"cookie":{},"userId":"u1"}`)
+		m, _ := newShared(t, store, nil)
+		response := ask(m, testCookie, func(s *session.Session) { session.Key[json.RawMessage]("deep").Set(s, deep) })
+		if user := userOf(m, testCookie); response.StatusCode != want || user != "u1" {
+			t.Errorf("depth %d: status %d, want %d; then the user is %q", depth, response.StatusCode, want, user)
+		}
+	}
+}
+
 func TestRecordOfAnotherRedisType(t *testing.T) {
 	server := miniredis.RunT(t)
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
