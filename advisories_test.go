@@ -192,7 +192,8 @@ func TestLogoutThenError(t *testing.T) {
 // A process that dies in the middle of a login leaves two whole sessions, the old one as it
 // was, and both end by themselves.
 func TestCrashDuringALogin(t *testing.T) {
-	client := redistest.Client(t)
+	client := redistest.Client(t, redistest.ListRights)
+	admin := redistest.Admin(t, client.Options().Addr)
 	store := &session.RedisStore{Client: client}
 	sp := &spy{Store: store}
 	v := newVisitor(newManager(t, session.Options{Store: sp, StoreTimeout: time.Minute}))
@@ -217,8 +218,8 @@ func TestCrashDuringALogin(t *testing.T) {
 	}
 	slices.Sort(names)
 	check(t, "sessions", names, []string{"x", "y"})
-	for _, key := range client.Keys(t.Context(), "*").Val() {
-		if ttl := client.PTTL(t.Context(), key).Val(); ttl <= 0 {
+	for _, key := range admin.Keys(t.Context(), "*").Val() {
+		if ttl := admin.PTTL(t.Context(), key).Val(); ttl <= 0 {
 			t.Errorf("a key lives %v", ttl)
 		}
 	}
@@ -226,50 +227,16 @@ func TestCrashDuringALogin(t *testing.T) {
 	check(t, "name", nameOf(v), "z")
 }
 
-// A server that shuts down waits for what is being saved.
-func TestShutdownDuringASave(t *testing.T) {
-	saving, goOn := make(chan struct{}), make(chan struct{})
-	sp := &spy{Store: new(session.MemoryStore)}
-	sp.onceOn("C", func() error { close(saving); <-goOn; return nil })
-	m := newManager(t, session.Options{Store: sp, StoreTimeout: time.Minute})
-	server := httptest.NewServer(m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { nameKey.Set(session.From(r.Context()), "x") })))
-	defer server.Close()
-	server.Config.RegisterOnShutdown(func() { close(goOn) })
-	answers := make(chan *http.Response, 1)
-	go func() {
-		defer close(answers)
-		response, err := http.Get(server.URL)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		response.Body.Close()
-		answers <- response
-	}()
-	<-saving
-	if err := server.Config.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	response := <-answers
-	if response == nil {
-		t.Fatal("no response")
-	}
-	check(t, "status", response.StatusCode, http.StatusOK)
-	v := newVisitor(m)
-	v.jar[sid] = response.Cookies()[0].Value
-	check(t, "name", nameOf(v), "x")
-}
-
 // An id from a list of sessions that a client sends back names a session of this manager,
 // or nothing: no path, no pattern, no key of another program, and no other manager's session.
 func TestHostileIDs(t *testing.T) {
-	client := redistest.Client(t)
+	client := redistest.Client(t, redistest.ListRights)
 	m := newManager(t, session.Options{Store: &session.RedisStore{Client: client}})
 	admins := newManager(t, session.Options{Store: &session.RedisStore{Client: client, Prefix: "sess:admin:"}})
 	admin := newVisitor(admins)
 	var adminID string
 	admin.get(use(func(s *session.Session) { nameKey.Set(s, "admin"); adminID = s.ID() }))
-	client.Set(t.Context(), "sess:cache", "of another program", 0)
+	client.Set(t.Context(), "sess:cache", "of another program", time.Hour)
 	v := newVisitor(m)
 	v.get(setName("x"))
 	for _, id := range []string{

@@ -162,7 +162,6 @@ func (v *visitor) send(method string, h handler, prepare func(*http.Request)) *h
 	}
 	prepare(r)
 	defer suitetest.Panics()
-	suitetest.Cookies(r.Cookies())
 	w := httptest.NewRecorder()
 	v.server.ServeHTTP(w, r)
 	response := w.Result()

@@ -265,7 +265,7 @@ func TestSecurityLogoutIsFinal(t *testing.T) {
 		}
 	}
 	t.Run("memory", func(t *testing.T) { test(t, new(session.MemoryStore)) })
-	t.Run("redis", func(t *testing.T) { test(t, &session.RedisStore{Client: redistest.Client(t)}) })
+	t.Run("redis", func(t *testing.T) { test(t, &session.RedisStore{Client: redistest.Client(t, redistest.ListRights)}) })
 }
 
 // Rank 4. A store that does not answer is a 503 and no anonymous visitor: the handler of an
@@ -456,14 +456,15 @@ func TestSecurityTimeoutsAreTheServers(t *testing.T) {
 		check(t, "and used then, on day 81", nameOf(v), "z")
 	})
 	client := redistest.Client(t)
+	admin := redistest.Admin(t, client.Options().Addr)
 	options := session.Options{Store: &session.RedisStore{Client: client}, IdleTimeout: time.Minute, AbsoluteTimeout: 2 * time.Minute}
 	v := newVisitor(newManager(t, options))
 	v.get(setName("x"))
 	for i, do := range []handler{count, renew, look, use(func(s *session.Session) { s.SetMaxAge(time.Hour) }), login("y")} {
 		v.get(do)
-		keys := client.Keys(t.Context(), "*").Val()
+		keys := admin.Keys(t.Context(), "*").Val()
 		check(t, "keys", len(keys), 1)
-		if ttl := client.PTTL(t.Context(), keys[0]).Val(); ttl <= 0 || ttl > 2*time.Minute+time.Minute {
+		if ttl := admin.PTTL(t.Context(), keys[0]).Val(); ttl <= 0 || ttl > 2*time.Minute+time.Minute {
 			t.Errorf("step %d: time to live %v", i, ttl)
 		}
 	}
@@ -731,13 +732,24 @@ func (w *way) dial(ctx context.Context, _, _ string) (conn net.Conn, err error) 
 func TestSecurityStoreTimeoutHolds(t *testing.T) {
 	const timeout = 100 * time.Millisecond
 	w := &way{addr: redistest.Start(t)}
-	client := redis.NewClient(&redis.Options{Dialer: w.dial, ReadTimeout: -1, WriteTimeout: -1, MaxRetries: 1000}) // it would wait for minutes
+	client := redis.NewClient(&redis.Options{Dialer: w.dial, Username: redistest.User, Password: redistest.Password, ReadTimeout: -1, WriteTimeout: -1, MaxRetries: 1000}) // it would wait for minutes
 	defer client.Close()
-	v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: client}, StoreTimeout: timeout}))
+	m := newManager(t, session.Options{Store: &session.RedisStore{Client: client}, StoreTimeout: timeout})
+	v := newVisitor(m)
 	v.get(setName("x"))
-	for _, state := range []string{"refused", "hung", "reset"} {
+	states := []string{"refused", "hung", "reset"}
+	leaving := make(map[string]*visitor)
+	for _, state := range states {
+		leaving[state] = newVisitor(m)
+		leaving[state].get(setName("leaving"))
+	}
+	for _, state := range states {
 		w.set(state)
 		for what, do := range map[string]handler{"read": look, "write": count, "login": login("y"), "logout": logout} {
+			v := v
+			if what == "logout" { // which the client goes on trying, and may yet do
+				v = leaving[state]
+			}
 			began := time.Now()
 			expectUnavailable(t, state+", "+what, v.get(do))
 			if took := time.Since(began); took > 50*timeout { // a bound that no busy machine breaks
@@ -932,6 +944,8 @@ func allocated(f func()) (least uint64) {
 // and two managers in one Redis, by name, by prefix or by secret, never meet.
 func TestSecurityStoreIsNoBunchOfKeys(t *testing.T) {
 	client := redistest.Client(t)
+	admin := redistest.Admin(t, client.Options().Addr)
+	redistest.Allow(t, client.Options().Addr, "~admin:*")
 	manager := func(options session.Options, prefix string) *session.Manager {
 		options.Store = &session.RedisStore{Client: client, Prefix: prefix}
 		return newManager(t, options)
@@ -944,8 +958,8 @@ func TestSecurityStoreIsNoBunchOfKeys(t *testing.T) {
 	cookie := v.jar[sid]
 	id := idOf(t, cookie)
 	var dump strings.Builder
-	for _, key := range client.Keys(t.Context(), "*").Val() {
-		fmt.Fprintln(&dump, key, client.Get(t.Context(), key).Val())
+	for _, key := range admin.Keys(t.Context(), "*").Val() {
+		fmt.Fprintln(&dump, key, admin.Get(t.Context(), key).Val())
 	}
 	for _, secret := range []string{id[16:], base64.RawURLEncoding.EncodeToString([]byte(id[16:])), hex.EncodeToString([]byte(id[16:])), cookie, secretA} {
 		if strings.Contains(dump.String(), secret) {
@@ -1265,14 +1279,15 @@ func TestSecurityResponseWriterKeepsItsContract(t *testing.T) {
 // Rank 23. A Redis that is full still logs out, a replica still reads, nobody is taken for
 // anonymous, and no command has two keys.
 func TestSecurityDegradedRedis(t *testing.T) {
-	admin := redistest.Client(t)
+	client := redistest.Client(t)
+	admin := redistest.Admin(t, client.Options().Addr)
 	set := func(args ...any) {
 		t.Helper()
 		if err := admin.Do(t.Context(), args...).Err(); err != nil {
 			t.Fatal(args, err)
 		}
 	}
-	m := newManager(t, session.Options{Store: &session.RedisStore{Client: admin}})
+	m := newManager(t, session.Options{Store: &session.RedisStore{Client: client}})
 	v, leaving := newVisitor(m), newVisitor(m)
 	v.get(setName("x"))
 	leaving.get(setName("leaving"))
@@ -1295,8 +1310,7 @@ func TestSecurityDegradedRedis(t *testing.T) {
 	check(t, "name afterwards", nameOf(v), "x")
 
 	// A node of a Cluster refuses a command with keys of two slots.
-	node := redis.NewClient(&redis.Options{Addr: redistest.Start(t, "--cluster-enabled", "yes")})
-	defer node.Close()
+	node := redistest.Admin(t, redistest.Start(t, "--cluster-enabled", "yes"))
 	if err := node.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
