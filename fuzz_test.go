@@ -322,6 +322,7 @@ func FuzzRecord(f *testing.F) {
 			}
 			after, _ := parse(r.record(t))
 			before.values["name"] = `"y"`
+			before.created = min(before.created, uint64(time.Now().UnixMilli())) // a clock was wrong
 			if !maps.Equal(after.values, before.values) || !slices.Equal(after.secrets, before.secrets) || after.created != before.created || after.maxAge != before.maxAge {
 				t.Errorf("saved %+v, want %+v", after, before)
 			}
