@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"runtime"
 	"slices"
@@ -226,10 +227,16 @@ func TestMemoryStoreNeedsNoClose(t *testing.T) {
 	eventually(t, "no goroutine of a store is left", func() bool { return sweepers() == 0 }) // others' may be at work
 }
 
-// sweepers returns how many calls a memory store has on the stacks of all goroutines.
-func sweepers() int {
+// sweepers returns how many calls a memory store has on the stacks of all goroutines, at
+// the least: the timer of a store of another test may just be running.
+func sweepers() (least int) {
 	stacks := make([]byte, 1<<20)
-	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "session.(*MemoryStore).")
+	least = math.MaxInt
+	for looks := 0; looks < 100 && least > 0; looks++ {
+		least = min(least, strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "session.(*MemoryStore)."))
+		runtime.Gosched()
+	}
+	return least
 }
 
 // Every key has a time to live, within a minute of the session's deadline.
