@@ -167,8 +167,9 @@ func saves(t *testing.T, data []byte, renew bool) {
 		}
 	} else {
 		json.Unmarshal([]byte(cookieBefore.value("originalMaxAge")), &was)
-		if was = max(math.Trunc(was), 1); is != was && was < 1e18 {
-			t.Errorf("originalMaxAge %v became %v", was, is)
+		const longest = math.MaxInt64 / int64(time.Millisecond) / 2 // 146 years, which leave room to count in
+		if want := min(max(math.Trunc(was), 1), float64(longest)); is != want {
+			t.Errorf("originalMaxAge %v became %v, want %v", was, is, want)
 		}
 		want := frozen.Add(time.Duration(is) * time.Millisecond).Format(`"2006-01-02T15:04:05.000Z"`)
 		if expires != want {
@@ -442,7 +443,7 @@ func (r *rig) outcome() string {
 // change after Destroy, or where a renewal that is under way finds no session any more, and
 // leave what can be read; a Regenerate works, and leaves no more sessions than there are
 // browsers. If both records are sessions, the second comes before the first write, and the
-// calls alone change more than a look at the session does, the outcome is that of the
+// calls alone change more than a look at the session may, the outcome is that of the
 // calls on the second record alone.
 func FuzzReplay(f *testing.F) {
 	for i, script := range [][]byte{{2, 1}, {1, 4}, {14, 9}, {4, 7, 2}, {1, 5, 7, 6, 5}, {6}, {1, 8, 2}, {3, 7}, {7, 1, 2}, {13, 15}, {4, 7, 4}, {15, 4, 10}} {
@@ -499,11 +500,13 @@ func FuzzReplay(f *testing.F) {
 			}
 
 			touched, a, b := newRig(t, first), newRig(t, first), newRig(t, second)
+			unchanged := []string{a.outcome()}
 			touched.get(func(s *session.Session) { s.Touch() })
+			unchanged = append(unchanged, touched.outcome())
 			a.get(calls(script))
 			b.get(calls(script))
 			pops := slices.ContainsFunc(script, func(call byte) bool { return int(call)%len(allCalls) == 3 }) // which deletes what it has seen
-			if plain && readable(first) && readable(second) && !pops && a.outcome() != touched.outcome() && got != b.outcome() {
+			if plain && readable(first) && readable(second) && !pops && !slices.Contains(unchanged, a.outcome()) && got != b.outcome() {
 				t.Errorf("the calls left %s, want %s", got, b.outcome())
 			}
 		})
