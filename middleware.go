@@ -64,6 +64,10 @@ func New(options Options) (*Manager, error) {
 // saves the session before it flushes or hijacks. What a handler that hijacks
 // wants the client to get of w.Header(), the Set-Cookie included, it must write
 // itself.
+//
+// Middleware that may answer in the place of next, as [http.TimeoutHandler], belongs
+// inside: outside, the response that it drops takes the cookie of a new or renewed
+// session with it, and the session is saved all the same.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		outer, _ := FromContext(r.Context())
