@@ -33,37 +33,46 @@ func (s *Session) load() {
 		return
 	}
 	s.readCookie()
-	if !s.cookie.ok {
+	s.find()
+}
+
+// find looks for the session of the cookies that verify. The first that opens one counts:
+// a cookie left behind by another Domain or Path, which a logout could not delete, does not
+// hide the good one behind it.
+func (s *Session) find() {
+	if s.cookie.n == 0 {
 		s.begin()
 		return
 	}
-	st, err := s.fetch(s.cookie.id.Handle)
-	proof := wire.DigestOf(s.cookie.id.Secret)
-	switch {
-	case err == nil && st.Opens(proof):
-		s.phase, s.id, s.proof, s.replaces = found, s.cookie.id, proof, st.Secrets
-		s.show(st)
-	case err == nil:
-		s.begin()
+	ctx, cancel := s.manager.bound(s.request.Context())
+	defer cancel()
+	replaced := ""
+	for _, c := range s.cookie.verified() {
+		st, err := s.fetchWithin(ctx, c.Handle)
+		proof := wire.DigestOf(c.Secret)
+		switch {
+		case err == nil && st.Opens(proof):
+			s.phase, s.id, s.proof, s.replaces = found, c.ID, proof, st.Secrets
+			s.cookie.old = c.old
+			s.show(st)
+			return
+		case err == nil:
+			replaced = c.Handle
+		case errors.Is(err, ErrNotFound):
+		case errors.Is(err, ErrUnreadable):
+			s.say(slog.LevelWarn, "session: the stored record is unreadable, and left alone; its cookie opens nothing",
+				slog.String("session", s.manager.codec.LogHandle(c.Handle)), slog.Any("err", err))
+		default:
+			s.begin()
+			s.fail(err)
+			return
+		}
+	}
+	s.begin()
+	if replaced != "" {
 		s.phase = stale
 		s.say(slog.LevelInfo, "session: the cookie has been replaced by a renewal; the request is anonymous",
-			slog.String("session", s.manager.codec.LogHandle(s.cookie.id.Handle)))
-	default:
-		s.begin()
-		s.miss(s.cookie.id.Handle, err)
-	}
-}
-
-// miss deals with a record that could not be read. Only what is neither absent
-// nor unreadable is an error of the session.
-func (s *Session) miss(handle string, err error) {
-	switch {
-	case errors.Is(err, ErrNotFound):
-	case errors.Is(err, ErrUnreadable):
-		s.say(slog.LevelWarn, "session: the stored record is unreadable, and left alone; the request is anonymous",
-			slog.String("session", s.manager.codec.LogHandle(handle)), slog.Any("err", err))
-	default:
-		s.fail(err)
+			slog.String("session", s.manager.codec.LogHandle(replaced)))
 	}
 }
 
@@ -123,6 +132,10 @@ func (s *Session) drop() {
 func (s *Session) fetch(handle string) (st stored, err error) {
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
+	return s.fetchWithin(ctx, handle)
+}
+
+func (s *Session) fetchWithin(ctx context.Context, handle string) (st stored, err error) {
 	s.outside(func() { st, err = s.manager.fetch(ctx, handle) })
 	return st, err
 }
@@ -396,8 +409,8 @@ func (s *Session) retire() {
 	if s.phase == found {
 		add(s.id.Handle)
 	}
-	if s.cookie.ok {
-		add(s.cookie.id.Handle)
+	for _, c := range s.cookie.verified() {
+		add(c.Handle)
 	}
 }
 

@@ -167,29 +167,42 @@ func roundUp(d time.Duration) time.Duration {
 	return d.Truncate(time.Second)
 }
 
-// maxCandidates bounds the work for a request that brings many cookies of our name.
-const maxCandidates = 8
+// What bounds the work for a request that brings many cookies of our name. Honest browsers
+// bring two where a cookie of another Domain or Path has been left behind.
+const (
+	maxCandidates = 8 // whose signatures are looked at
+	maxVerified   = 2 // whose sessions are looked for
+)
 
-// present returns the id in the first of the request's cookies that verifies.
-func (m *Manager) present(r *http.Request) (c presented) {
+// present returns what the request's cookies say.
+func (m *Manager) present(r *http.Request) (p presented) {
 	for i, cookie := range r.CookiesNamed(m.cookieName) {
-		c.any = true
-		if i == maxCandidates {
+		p.any = true
+		if i == maxCandidates || p.n == maxVerified {
 			break
 		}
-		if c.id, c.old, c.ok = m.codec.Verify(cookie); c.ok {
-			break
+		if id, old, ok := m.codec.Verify(cookie); ok && (p.n == 0 || p.ids[0].ID != id) {
+			p.ids[p.n] = presentedID{id, old}
+			p.n++
 		}
 	}
-	return c
+	return p
 }
 
 // presented is what a request's cookies say of its session.
 type presented struct {
-	id  wire.ID
-	ok  bool // id carries a good signature
-	old bool // by an older secret
+	ids [maxVerified]presentedID
+	n   int
 	any bool // there was a cookie of our name, good or bad
+	old bool // the session was found by a cookie that an older secret has signed
+}
+
+// verified returns the ids that carry a good signature, in the request's order.
+func (p *presented) verified() []presentedID { return p.ids[:p.n] }
+
+type presentedID struct {
+	wire.ID
+	old bool // signed by an older secret
 }
 
 // browserDrops reports, once, that a secure cookie goes out where a browser will

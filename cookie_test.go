@@ -233,6 +233,61 @@ func TestSeveralCookies(t *testing.T) {
 	}
 }
 
+// A browser brings two cookies where the Domain or Path of the option has changed: of the
+// one left behind no logout rids it, because it cannot be named any more. It must not hide
+// the session of the other, and a logout or a login ends the sessions of both.
+func TestCookieLeftBehind(t *testing.T) {
+	for name, tt := range map[string]struct {
+		behind func(v *visitor) // what became of the session of the first cookie
+		want   string
+		calls  string
+	}{
+		"alive":      {func(*visitor) {}, "first", "L"},
+		"ended":      {func(v *visitor) { v.copy().get(destroy) }, "second", "L L"},
+		"renewed":    {func(v *visitor) { v.copy().get(renew) }, "second", "L L"},
+		"unreadable": {nil, "second", "L L"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			memory := new(session.MemoryStore)
+			sp := &spy{Store: memory}
+			m := newManager(t, session.Options{Store: sp})
+			first, second := newVisitor(m), newVisitor(m)
+			first.get(setName("first"))
+			if tt.behind != nil {
+				tt.behind(first)
+			} else {
+				memory.CompareAndSwap(t.Context(), sp.keys[0], sp.data[0], []byte("?"), time.Hour)
+			}
+			second.get(setName("second"))
+			both := func(do handler) *http.Response {
+				return newVisitor(m).send("POST", do, func(r *http.Request) {
+					r.Header.Set("Cookie", "__Host-sid="+first.jar["__Host-sid"]+"; __Host-sid="+second.jar["__Host-sid"])
+				})
+			}
+			sp.took()
+			both(use(func(s *session.Session) { check(t, "name", nameKey.Get(s), tt.want) }))
+			check(t, "calls", sp.took(), tt.calls)
+			both(use(func(s *session.Session) { counterKey.Update(s, increment) }))
+			if tt.want == "second" {
+				check(t, "counter", counterOf(second), 1)
+			}
+
+			sp.onceOn("L", down)
+			expectUnavailable(t, "the store is down", both(look))
+			sp.works()
+
+			end := map[string]handler{"logout": destroy, "login": use(func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "new") })}
+			for what, do := range end {
+				second.post(setName("second"))
+				first.post(setName("first"))
+				check(t, what, both(do).StatusCode, http.StatusOK)
+				check(t, what+": the session of the first cookie", nameOf(first), "")
+				check(t, what+": that of the second", nameOf(second), "")
+			}
+		})
+	}
+}
+
 // A rolling deploy: the new secret verifies first, then signs; nobody is logged out,
 // and cookies are signed anew when they are next sent, at the latest when the
 // deadline moves.
