@@ -720,7 +720,6 @@ var modelRequests = []string{
 // without the loss of each reply, from an anonymous browser and one that is logged in:
 // all with -model.all, else a choice.
 func TestModelExhaustive(t *testing.T) {
-	runs := 0
 	pairs, settings, replies := modelRequests, []string{"", "m", "rm", "s", "xm"}, 3
 	if !*modelAll {
 		replies = 1
@@ -728,19 +727,23 @@ func TestModelExhaustive(t *testing.T) {
 	}
 	for _, options := range settings {
 		for _, setup := range []string{"login,name,update", ""} {
-			for i, a := range pairs {
-				for _, b := range pairs[i:] {
-					for lost := range replies + 1 {
-						runs += everyInterleaving(t, history{options: options, setup: setup, tabs: [][]string{{a}, {b}}, lost: lost})
-						if t.Failed() {
-							return
+			for lost := range replies + 1 {
+				t.Run(fmt.Sprintf("options %q, setup %q, lost reply %d", options, setup, lost), func(t *testing.T) {
+					t.Parallel()
+					runs := 0
+					for i, a := range pairs {
+						for _, b := range pairs[i:] {
+							runs += everyInterleaving(t, history{options: options, setup: setup, tabs: [][]string{{a}, {b}}, lost: lost})
+							if t.Failed() {
+								return
+							}
 						}
 					}
-				}
+					t.Logf("%d histories", runs)
+				})
 			}
 		}
 	}
-	t.Logf("%d histories", runs)
 }
 
 // everyInterleaving searches the tree of schedules, depth first.
@@ -824,16 +827,20 @@ func runPath(t *testing.T, h history, path []int, stops int) (*world, error) {
 // TestModelRandom runs random histories of three tabs, with time that passes, secrets
 // that are rotated, and a reply that is lost or fails.
 func TestModelRandom(t *testing.T) {
-	n := *modelHistories
-	const bubble = 100 // histories in one
-	for first := 0; first < n && !t.Failed(); first += bubble {
-		synctest.Test(t, func(t *testing.T) {
-			for i := first; i < first+bubble; i++ {
-				h := randomHistory(rand.New(rand.NewPCG(*modelSeed, uint64(i))), true)
-				if w, err := runHistory(t, new(session.MemoryStore), h); err != nil {
-					t.Error(explain(shortest(t, h, w, err)))
-					return
-				}
+	const bubble, parts = 100, 4 // histories in one bubble, and parts that run at once
+	for part := range parts {
+		t.Run(fmt.Sprintf("part %d", part), func(t *testing.T) {
+			t.Parallel()
+			for first := part * bubble; first < *modelHistories && !t.Failed(); first += parts * bubble {
+				synctest.Test(t, func(t *testing.T) {
+					for i := first; i < first+bubble; i++ {
+						h := randomHistory(rand.New(rand.NewPCG(*modelSeed, uint64(i))), true)
+						if w, err := runHistory(t, new(session.MemoryStore), h); err != nil {
+							t.Error(explain(shortest(t, h, w, err)))
+							return
+						}
+					}
+				})
 			}
 		})
 	}
