@@ -43,7 +43,8 @@ import (
 // session to another key: then a session is known by its first key.
 
 var (
-	modelAll       = flag.Bool("model.all", false, "every pair of requests in the exhaustive search, and every lost reply")
+	modelAll       = flag.Bool("model.all", false, "every pair of requests in the exhaustive search, and more lost replies")
+	modelReplies   = flag.Int("model.replies", 3, "with -model.all, each of so many replies is lost in turn")
 	modelHistories = flag.Int("model.histories", 2_000, "random histories of three tabs, on the memory store; a tenth of that on Redis, a fiftieth on a Cluster")
 	modelSeed      = flag.Uint64("model.seed", 1, "seed of the random histories")
 	modelReplay    = flag.String("model.replay", "", "a history to run again, as a failure prints it")
@@ -720,7 +721,7 @@ var modelRequests = []string{
 // without the loss of each reply, from an anonymous browser and one that is logged in:
 // all with -model.all, else a choice.
 func TestModelExhaustive(t *testing.T) {
-	pairs, settings, replies := modelRequests, []string{"", "m", "rm", "s", "xm"}, 3
+	pairs, settings, replies := modelRequests, []string{"", "m", "rm", "s", "xm"}, *modelReplies
 	if !*modelAll {
 		replies = 1
 		pairs, settings = []string{"get", "update", "login", "destroy", "renew,set", "update,save,pause,update", "renew,save,pause", "set,reload,update"}, []string{"", "rm", "xm"}
