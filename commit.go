@@ -78,9 +78,8 @@ func (s *Session) find() {
 
 // readCookie looks at the request's cookies, once.
 func (s *Session) readCookie() {
-	if s.cookie == nil {
-		c := s.manager.present(s.request)
-		s.cookie = &c
+	if !s.cookie.read {
+		s.cookie.readFrom(s.request, s.manager)
 	}
 }
 
@@ -284,7 +283,7 @@ func (s *Session) create() error {
 		return err
 	}
 	s.id, s.proof = made, wire.DigestOf(made.Secret)
-	s.replaces = []wire.Digest{s.proof}
+	s.replaces = slices.Clone(s.proof[:])
 	s.regenerated, s.made, s.sendCookie = false, true, issueCookie
 	return s.install(st, n)
 }
@@ -333,7 +332,7 @@ func (s *Session) swap(changed bool) error {
 	switch {
 	case renewed:
 		s.id, s.proof, s.renewed = next, wire.DigestOf(next.Secret), false
-		s.replaces = append(slices.Clone(replaces), s.proof)
+		s.replaces = slices.Concat(replaces, s.proof[:])
 		s.sendCookie = issueCookie
 	case changed && s.manager.cookieMaxAge(&st.Record) > 0 || st.MaxAge != old.MaxAge:
 		s.refreshCookie()
@@ -372,7 +371,7 @@ func (s *Session) refreshIfMoved() {
 // sendsWithMove reports whether the cookie goes with a move of the deadline: if it is to
 // live as long, or has an old signature.
 func (s *Session) sendsWithMove() bool {
-	return s.manager.options.Rolling || s.cookie != nil && s.cookie.old
+	return s.manager.options.Rolling || s.cookie.old
 }
 
 func (s *Session) refreshCookie() { s.sendCookie = max(s.sendCookie, refreshCookie) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/textproto"
 	"strings"
 	"time"
 
@@ -174,27 +175,54 @@ const (
 	maxVerified   = 2 // whose sessions are looked for
 )
 
-// present returns what the request's cookies say.
-func (m *Manager) present(r *http.Request) (p presented) {
-	for i, cookie := range r.CookiesNamed(m.cookieName) {
-		p.any = true
-		if i == maxCandidates || p.n == maxVerified {
-			break
-		}
-		if id, old, ok := m.codec.Verify(cookie); ok && (p.n == 0 || p.ids[0].ID != id) {
-			p.ids[p.n] = presentedID{id, old}
-			p.n++
-		}
-	}
-	return p
-}
-
 // presented is what a request's cookies say of its session.
 type presented struct {
-	ids [maxVerified]presentedID
-	n   int
-	any bool // there was a cookie of our name, good or bad
-	old bool // the session was found by a cookie that an older secret has signed
+	ids  [maxVerified]presentedID
+	n    int
+	read bool
+	any  bool // there was a cookie of our name, good or bad
+	old  bool // the session was found by a cookie that an older secret has signed
+}
+
+// readFrom looks at the request's cookies, as [http.Request.CookiesNamed] does.
+func (p *presented) readFrom(r *http.Request, m *Manager) {
+	p.read = true
+	candidates := 0
+	for _, line := range r.Header["Cookie"] {
+		for line != "" {
+			var pair string
+			pair, line, _ = strings.Cut(line, ";")
+			value, quoted, ok := cookieValue(pair, m.cookieName)
+			if !ok {
+				continue
+			}
+			p.any = true
+			if candidates++; candidates > maxCandidates || p.n == maxVerified {
+				return
+			}
+			if id, old, ok := m.codec.Verify(value, quoted); ok && (p.n == 0 || p.ids[0].ID != id) {
+				p.ids[p.n] = presentedID{id, old}
+				p.n++
+			}
+		}
+	}
+}
+
+// cookieValue returns the value in a pair of a Cookie header, if the pair has the name.
+func cookieValue(pair, name string) (value string, quoted, ok bool) {
+	pairName, value, _ := strings.Cut(textproto.TrimString(pair), "=")
+	if textproto.TrimString(pairName) != name {
+		return "", false, false
+	}
+	if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
+		value, quoted = value[1:len(value)-1], true
+	}
+	for i := range len(value) {
+		if b := value[i]; b < ' ' || b >= 0x7f || b == '"' || b == '\\' {
+			return "", false, false
+		}
+	}
+	return value, quoted, true
 }
 
 // verified returns the ids that carry a good signature, in the request's order.

@@ -2,10 +2,8 @@ package session
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"log/slog"
-	"slices"
 
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
@@ -130,24 +128,12 @@ func (k Key[T]) remove(r *wire.Record) error {
 }
 
 func (k Key[T]) encode(v T) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // as JSON.stringify, so that equal values are equal bytes
-	if err := enc.Encode(v); err != nil {
+	value, err := encodeJSON(v)
+	if err != nil {
 		return nil, fmt.Errorf("%w under key %q: %w", ErrEncode, string(k), err)
-	}
-	value := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-	// encoding/json writes values nested deeper than it reads, and a record of Express
-	// that has one is lost as a whole. So deep a value is not short.
-	if len(value) > 2*maxDepth && !json.Valid(slices.Concat([]byte("["), value, []byte("]"))) {
-		return nil, fmt.Errorf("%w under key %q: nested more than %d deep", ErrEncode, string(k), maxDepth)
 	}
 	return value, nil
 }
-
-// maxDepth is one less than encoding/json reads, because a record of Express is an object
-// around its values.
-const maxDepth = 9999
 
 func (k Key[T]) decode(s *Session, value []byte) (T, bool) {
 	v, ok, err := decodeJSON[T](value)
@@ -161,16 +147,4 @@ func (k Key[T]) decode(s *Session, value []byte) (T, bool) {
 func (k Key[T]) logMismatch(s *Session) {
 	s.manager.log(s.request.Context(), slog.LevelWarn, "session: a stored value is not of its key's type, and counts as absent",
 		slog.String("key", string(k)), slog.String("type", fmt.Sprintf("%T", *new(T))))
-}
-
-var jsonNull = []byte("null")
-
-func decodeJSON[T any](value []byte) (v T, ok bool, err error) {
-	if value == nil || bytes.Equal(value, jsonNull) {
-		return v, false, nil
-	}
-	if err := json.Unmarshal(value, &v); err != nil {
-		return *new(T), false, err
-	}
-	return v, true, nil
 }

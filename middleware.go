@@ -24,7 +24,8 @@ type Manager struct {
 	options    Options // with defaults, without secrets
 	cookieName string
 	codec      wire.Codec
-	inProcess  bool // the store is a MemoryStore, which never waits
+	store      wire.Store // that of the options, as the sessions call it
+	inProcess  bool       // it never waits
 	warned     atomic.Bool
 }
 
@@ -44,7 +45,11 @@ func New(options Options) (*Manager, error) {
 			Secrets: options.keys(), Cookie: template, Priority: options.Cookie.Priority, MaxAge: options.Cookie.MaxAge,
 		}),
 	}
-	_, m.inProcess = options.Store.(*MemoryStore)
+	if memory, ok := options.Store.(*MemoryStore); ok {
+		m.store, m.inProcess = lender{memory}, true
+	} else {
+		m.store = boundedStore{options.Store, options.StoreTimeout}
+	}
 	if len(options.Secrets) == 0 {
 		m.log(context.Background(), slog.LevelInfo, "session: no Secrets: signing with a random one, so cookies and sessions end with this process")
 	}

@@ -48,8 +48,9 @@ type nativeCodec struct {
 }
 
 const (
-	handleSize = 16
-	secretSize = 16
+	handleSize   = 16
+	handleLength = (handleSize*8 + 5) / 6 // in base64
+	secretSize   = 16
 	// maxIDLength bounds a signed id: base64 of a time, the id in base64 and the MAC.
 	maxIDLength = 128
 )
@@ -59,7 +60,16 @@ const (
 func (c *nativeCodec) NewID() wire.ID {
 	var b [handleSize + secretSize]byte
 	rand.Read(b[:])
-	return wire.ID{Handle: base64.RawURLEncoding.EncodeToString(b[:handleSize]), Secret: string(b[handleSize:])}
+	return newID(b)
+}
+
+// newID has both texts in one piece of memory.
+func newID(b [handleSize + secretSize]byte) wire.ID {
+	var text [handleLength + secretSize]byte
+	base64.RawURLEncoding.Encode(text[:], b[:handleSize])
+	copy(text[handleLength:], b[handleSize:])
+	both := string(text[:])
+	return wire.ID{Handle: both[:handleLength], Secret: both[handleLength:]}
 }
 
 func (c *nativeCodec) IsHandle(key string) bool {
@@ -70,24 +80,33 @@ func (c *nativeCodec) IsHandle(key string) bool {
 // LogHandle returns the handle, which is no secret.
 func (c *nativeCodec) LogHandle(handle string) string { return handle }
 
-func (c *nativeCodec) Verify(cookie *http.Cookie) (id wire.ID, old, ok bool) {
-	// securecookie's base64 ignores the unused bits of the last letter. Ours does
-	// not, so that one cookie has one spelling.
-	if cookie.Quoted || len(cookie.Value) > maxIDLength {
-		return id, false, false
-	}
-	if _, err := base64.URLEncoding.Strict().DecodeString(cookie.Value); err != nil {
+func (c *nativeCodec) Verify(value string, quoted bool) (id wire.ID, old, ok bool) {
+	if quoted || len(value) > maxIDLength || !isCanonical(value) {
 		return id, false, false
 	}
 	for n, signer := range c.signers {
 		var b []byte
-		if signer.Decode(c.cookie.Name, cookie.Value, &b) != nil || len(b) != handleSize+secretSize {
+		if signer.Decode(c.cookie.Name, value, &b) != nil || len(b) != handleSize+secretSize {
 			continue
 		}
-		return wire.ID{Handle: base64.RawURLEncoding.EncodeToString(b[:handleSize]), Secret: string(b[handleSize:])}, n > 0, true
+		return newID([handleSize + secretSize]byte(b)), n > 0, true
 	}
 	return id, false, false
 }
+
+// isCanonical refuses what securecookie's base64 ignores: bits of the last letter that mean
+// nothing. So one cookie has one spelling.
+func isCanonical(value string) bool {
+	var last [4]byte
+	var b [3]byte
+	if copy(last[:], value[max(len(value)-len(last), 0):]) < len(last) {
+		return false
+	}
+	_, err := strictBase64.Decode(b[:], last[:])
+	return err == nil
+}
+
+var strictBase64 = base64.URLEncoding.Strict()
 
 func (c *nativeCodec) SetCookie(id wire.ID, _ *wire.Record, maxAge time.Duration) (line string, secure bool) {
 	cookie := c.cookie
@@ -160,10 +179,15 @@ func (c *nativeCodec) Delete(ctx context.Context, store wire.Store, handle strin
 }
 
 // Renew lets the secrets of other renewals stay, which other responses carry.
-func (c *nativeCodec) Renew(r *wire.Record, replaced []wire.Digest, next wire.ID) {
-	r.Secrets = append(slices.DeleteFunc(slices.Clone(r.Secrets), func(d wire.Digest) bool {
-		return slices.Contains(replaced, d)
-	}), wire.DigestOf(next.Secret))
+func (c *nativeCodec) Renew(r *wire.Record, replaced wire.Digests, next wire.ID) {
+	var secrets wire.Digests
+	for digest := range slices.Chunk(r.Secrets, len(wire.Digest{})) {
+		if !replaced.Has(wire.Digest(digest)) {
+			secrets = append(secrets, digest...)
+		}
+	}
+	digest := wire.DigestOf(next.Secret)
+	r.Secrets = append(secrets, digest[:]...)
 }
 
 // Settle has nothing to do: the save of the new digest was all.
@@ -183,7 +207,7 @@ const (
 var errNewerFormat = errors.New("record in a newer format than this version of the library knows")
 
 func (c *nativeCodec) Encode(r *wire.Record) []byte {
-	size := 64 + len(r.Secrets)*len(wire.Digest{}) + len(r.Marks)*len(wire.Mark{})
+	size := 64 + len(r.Secrets) + len(r.Marks)
 	for _, v := range r.Values() {
 		size += len(v.Key) + len(v.JSON) + 4
 	}
@@ -191,14 +215,10 @@ func (c *nativeCodec) Encode(r *wire.Record) []byte {
 	b = binary.AppendUvarint(b, uint64(r.Created))
 	b = binary.AppendUvarint(b, uint64(r.Expires))
 	b = binary.AppendUvarint(b, encodeMaxAge(r.MaxAge))
-	b = binary.AppendUvarint(b, uint64(len(r.Secrets)))
-	for _, s := range r.Secrets {
-		b = append(b, s[:]...)
-	}
-	b = binary.AppendUvarint(b, uint64(len(r.Marks)))
-	for _, m := range r.Marks {
-		b = append(b, m[:]...)
-	}
+	b = binary.AppendUvarint(b, uint64(len(r.Secrets)/len(wire.Digest{})))
+	b = append(b, r.Secrets...)
+	b = binary.AppendUvarint(b, uint64(len(r.Marks)/len(wire.Mark{})))
+	b = append(b, r.Marks...)
 	b = binary.AppendUvarint(b, uint64(len(r.Values())))
 	for _, v := range r.Values() {
 		b = binary.AppendUvarint(b, uint64(len(v.Key)))
@@ -236,17 +256,11 @@ func (c *nativeCodec) Decode(_ string, data []byte) (wire.Record, error) {
 	} else if seconds > 0 {
 		r.MaxAge = wire.NewMaxAge(time.Duration(seconds-1) * time.Second)
 	}
-	r.Secrets = make([]wire.Digest, d.count(len(wire.Digest{})))
-	for i := range r.Secrets {
-		r.Secrets[i] = wire.Digest(d.bytes(len(wire.Digest{})))
-	}
-	r.Marks = make([]wire.Mark, d.count(len(wire.Mark{})))
-	for i := range r.Marks {
-		r.Marks[i] = wire.Mark(d.bytes(len(wire.Mark{})))
-	}
+	r.Secrets = d.list(len(wire.Digest{}))
+	r.Marks = d.list(len(wire.Mark{}))
 	values := make([]wire.Value, d.count(2))
 	for i := range values {
-		values[i] = wire.Value{Key: d.block(), JSON: d.block()}
+		values[i] = wire.Value{Key: d.list(1), JSON: d.list(1)}
 		if i > 0 && bytes.Compare(values[i-1].Key, values[i].Key) >= 0 {
 			d.failed = true
 		}
@@ -292,6 +306,7 @@ func (d *decoder) bytes(n int) []byte {
 	return b
 }
 
-func (d *decoder) block() []byte {
-	return d.bytes(d.count(1))
+// list takes as many elements of size bytes as the number before them says.
+func (d *decoder) list(size int) []byte {
+	return d.bytes(d.count(size) * size)
 }

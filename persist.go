@@ -21,61 +21,17 @@ type stored struct {
 // bound returns the context for one load or one save. It ends when StoreTimeout
 // is over, and not when the client leaves.
 func (m *Manager) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx = context.WithoutCancel(ctx)
 	if m.inProcess {
-		return ctx, func() {}
+		return context.Background(), func() {}
 	}
-	return context.WithTimeout(ctx, m.options.StoreTimeout)
-}
-
-// ask calls the store, and waits no longer than ctx lasts even if the store
-// does. A panic of the store is one of ours.
-func ask[T any](ctx context.Context, m *Manager, call func() (T, error)) (T, error) {
-	if m.inProcess {
-		return call()
-	}
-	type answer struct {
-		value    T
-		err      error
-		panicked any
-		returned bool
-	}
-	answers := make(chan answer, 1)
-	go func() {
-		var a answer
-		defer func() {
-			if !a.returned {
-				a.panicked = recover()
-				a.err = errors.New("the store's goroutine ended")
-			}
-			answers <- a
-		}()
-		a.value, a.err = call()
-		a.returned = true
-	}()
-	var a answer
-	select {
-	case a = <-answers:
-	case <-ctx.Done():
-		select {
-		case a = <-answers:
-		default:
-			a.err = fmt.Errorf("no answer within %v: %w", m.options.StoreTimeout, ctx.Err())
-		}
-	}
-	if a.panicked != nil {
-		panic(a.panicked)
-	}
-	return a.value, a.err
+	return context.WithTimeout(context.WithoutCancel(ctx), m.options.StoreTimeout)
 }
 
 // fetch loads a live record. The error is ErrNotFound, ErrUnreadable or ErrUnavailable.
 func (m *Manager) fetch(ctx context.Context, handle string) (stored, error) {
-	st, err := ask(ctx, m, func() (st stored, err error) {
-		st.at, st.raw, err = m.codec.Load(ctx, m.options.Store, handle)
-		return st, err
-	})
-	if err == nil {
+	var st stored
+	var err error
+	if st.at, st.raw, err = m.codec.Load(ctx, m.store, handle); err == nil {
 		st.Record, err = m.codec.Decode(st.at, st.raw)
 	}
 	switch {
@@ -96,11 +52,12 @@ func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (wire
 		if now := time.Now().UnixMilli(); m.absoluteEnd(&next) <= now {
 			next.Created = now // the request outlived the session that it began
 		}
-		next.Secrets = []wire.Digest{wire.DigestOf(i.Secret)}
+		digest := wire.DigestOf(i.Secret)
+		next.Secrets = digest[:]
 		next.Marks = nil
 		marks := []wire.Mark{next.Stamp()}
 		st, err := m.write(ctx, i.Handle, next, nil, func(data []byte, ttl time.Duration) error {
-			return m.options.Store.Create(ctx, i.Handle, data, ttl)
+			return m.store.Create(ctx, i.Handle, data, ttl)
 		})
 		switch {
 		case err == nil || errors.Is(err, ErrTooLarge):
@@ -170,9 +127,7 @@ func (m *Manager) settle(ctx context.Context, next wire.ID, st stored) (wire.ID,
 		now := time.Now()
 		return m.codec.TTL(time.Duration(m.deadline(r, now)-now.UnixMilli()) * time.Millisecond)
 	}
-	settled, err := ask(ctx, m, func() (wire.Settled, error) {
-		return m.codec.Settle(ctx, m.options.Store, wire.Settled{ID: next, At: st.at, Data: st.raw}, ttl)
-	})
+	settled, err := m.codec.Settle(ctx, m.store, wire.Settled{ID: next, At: st.at, Data: st.raw}, ttl)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return next, stored{}, err
@@ -199,7 +154,7 @@ func (m *Manager) swapStamped(ctx context.Context, old stored, next wire.Record)
 		return stored{}, ErrConflict
 	}
 	return m.write(ctx, old.at, next, &old.Record, func(data []byte, ttl time.Duration) error {
-		return m.options.Store.CompareAndSwap(ctx, old.at, old.raw, data, ttl)
+		return m.store.CompareAndSwap(ctx, old.at, old.raw, data, ttl)
 	})
 }
 
@@ -216,8 +171,7 @@ func (m *Manager) write(ctx context.Context, at string, next wire.Record, old *w
 		return stored{}, fmt.Errorf("%w: %d bytes, and MaxBytes is %d", ErrTooLarge, len(data), m.options.MaxBytes)
 	}
 	ttl := m.ttl(&next, now)
-	_, err := ask(ctx, m, func() (struct{}, error) { return struct{}{}, call(data, ttl) })
-	switch {
+	switch err := call(data, ttl); {
 	case errors.Is(err, ErrConflict):
 		return stored{}, err
 	case err != nil:
@@ -233,7 +187,7 @@ func (m *Manager) ttl(r *wire.Record, now time.Time) time.Duration {
 
 // remove deletes a record.
 func (m *Manager) remove(ctx context.Context, handle string) error {
-	_, err := ask(ctx, m, func() (struct{}, error) { return struct{}{}, m.codec.Delete(ctx, m.options.Store, handle) })
+	err := m.codec.Delete(ctx, m.store, handle)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return unavailable("delete", err)
 	}

@@ -872,8 +872,8 @@ func TestSecurityOddCookieHeaders(t *testing.T) {
 		"the seventh bad before it":    {[]string{many(7, theirs, own)}, "x"},
 		"the eighth bad before it":     {[]string{many(8, theirs, own)}, ""},
 		"the last of 3,000":            {[]string{many(2999, "a=b", own)}, "x"},
-		"one of 3,001":                 {[]string{many(3000, "a=b", own)}, ""},
-		"the first of 3,001":           {[]string{own + "; " + many(3000, "a=b")}, ""},
+		"one of 3,001":                 {[]string{many(3000, "a=b", own)}, "x"}, // net/http would see none
+		"the first of 3,001":           {[]string{own + "; " + many(3000, "a=b")}, "x"},
 		"nameless":                     {[]string{"=" + own}, ""},
 		"nameless, with a space":       {[]string{"= " + own}, ""},
 		"lower case":                   {[]string{"__host-sid=" + good}, ""},

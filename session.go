@@ -102,7 +102,7 @@ type Session struct {
 	busy  bool       // one goroutine talks to the store, or regenerates; see acquire
 	freed chan struct{}
 
-	cookie *presented // what the request brought; nil before readCookie
+	cookie presented // what the request brought
 	phase  phase
 	id     wire.ID     // of the session as it will be saved; zero until needed
 	proof  wire.Digest // the one of stored.Secrets that the client has, or is to get
@@ -112,7 +112,7 @@ type Session struct {
 	changes     []change // those that made now out of stored
 	renewed     bool     // the secret of next is to replace those in replaces
 	next        wire.ID
-	replaces    []wire.Digest
+	replaces    wire.Digests
 	regenerated bool         // save now even if it is empty
 	made        bool         // by this request
 	destroyed   *wire.Record // what Destroy ended, if it was known

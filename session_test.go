@@ -225,6 +225,26 @@ func TestValuesAreCopies(t *testing.T) {
 	v.get(use(func(s *session.Session) { check(t, "stored", listKey.Get(s), []string{"a"}) }))
 }
 
+// A type whose UnmarshalJSON spoils what it gets spoils nothing in the store.
+func TestUnmarshalJSONGetsACopy(t *testing.T) {
+	v := newVisitor(newManager(t, session.Options{}))
+	v.get(setName("x"))
+	for range 2 {
+		v.get(use(func(s *session.Session) {
+			check(t, "read", session.Key[spoiler]("name").Get(s), spoiler(`"x"`))
+			check(t, "name", nameKey.Get(s), "x")
+		}))
+	}
+}
+
+type spoiler string
+
+func (s *spoiler) UnmarshalJSON(data []byte) error {
+	*s = spoiler(data)
+	clear(data)
+	return nil
+}
+
 func TestFrom(t *testing.T) {
 	m := newManager(t, session.Options{})
 	newVisitor(m).get(func(w http.ResponseWriter, r *http.Request) {

@@ -66,6 +66,11 @@ func (s *MemoryStore) Load(ctx context.Context, key string) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	data, err := s.lend(key)
+	return bytes.Clone(data), err
+}
+
+func (s *MemoryStore) lend(key string) ([]byte, error) {
 	sh := s.shard(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -73,8 +78,14 @@ func (s *MemoryStore) Load(ctx context.Context, key string) ([]byte, error) {
 	if !ok {
 		return nil, ErrNotFound
 	}
-	return bytes.Clone(e.data), nil
+	return e.data, nil
 }
+
+// A lender is a MemoryStore for a Manager, which changes no bytes that it has loaded: it
+// lends what it keeps. An entry is replaced and never changed in place.
+type lender struct{ *MemoryStore }
+
+func (s lender) Load(ctx context.Context, key string) ([]byte, error) { return s.lend(key) }
 
 // Create implements [Store]. It returns [ErrFull] when the store holds MaxEntries
 // live sessions.

@@ -35,11 +35,11 @@ const maxCookieSize = 4096
 
 // Verify reads "s:" + id + "." + signature, percent-encoded or not, as the packages
 // cookie and cookie-signature do.
-func (c *codec) Verify(cookie *http.Cookie) (id wire.ID, old, ok bool) {
-	if len(cookie.Value) > maxCookieSize {
+func (c *codec) Verify(value string, _ bool) (id wire.ID, old, ok bool) {
+	if len(value) > maxCookieSize {
 		return id, false, false
 	}
-	signed, found := strings.CutPrefix(decodeURIComponent(cookie.Value), "s:")
+	signed, found := strings.CutPrefix(decodeURIComponent(value), "s:")
 	dot := strings.LastIndexByte(signed, '.')
 	if !found || dot <= 0 { // a signed empty id is none
 		return id, false, false

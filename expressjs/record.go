@@ -144,7 +144,9 @@ func (c *codec) Decode(at string, data []byte) (wire.Record, error) {
 	}
 	now := time.Now().UnixMilli()
 	f := &foreign{}
-	r := wire.Record{Created: now, Foreign: f, Secrets: []wire.Digest{wire.DigestOf(at)}}
+	r := wire.Record{Created: now, Foreign: f}
+	digest := wire.DigestOf(at)
+	r.Secrets = digest[:]
 	var own bookkeeping
 	values := make([]wire.Value, 0, len(all))
 	for _, m := range all {
@@ -180,9 +182,8 @@ func (c *codec) Decode(at string, data []byte) (wire.Record, error) {
 		r.Created = min(own.Created, now)
 	}
 	for _, text := range own.Marks {
-		var mark wire.Mark
-		if b, err := base64.RawStdEncoding.DecodeString(text); err == nil && copy(mark[:], b) == len(mark) {
-			r.Marks = append(r.Marks, mark)
+		if mark, err := base64.RawStdEncoding.DecodeString(text); err == nil && len(mark) == len(wire.Mark{}) {
+			r.Marks = append(r.Marks, mark...)
 		}
 	}
 	if own.Renewal != nil && own.Renewal.From == keyDigest(at) {
@@ -323,9 +324,9 @@ const jsonDate = "2006-01-02T15:04:05.000Z"
 
 func (c *codec) Encode(r *wire.Record) []byte {
 	cookie := c.cookieOf(r)
-	own := bookkeeping{Created: r.Created, Marks: make([]string, len(r.Marks))}
-	for i, mark := range r.Marks {
-		own.Marks[i] = base64.RawStdEncoding.EncodeToString(mark[:])
+	own := bookkeeping{Created: r.Created, Marks: []string{}}
+	for mark := range slices.Chunk(r.Marks, len(wire.Mark{})) {
+		own.Marks = append(own.Marks, base64.RawStdEncoding.EncodeToString(mark))
 	}
 	var unnamed []member
 	if f, ok := r.Foreign.(*foreign); ok {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -113,8 +112,8 @@ func (c *codec) Delete(ctx context.Context, store wire.Store, sid string) error 
 }
 
 // Renew leaves alone a session that another request has moved meanwhile.
-func (c *codec) Renew(r *wire.Record, replaced []wire.Digest, next wire.ID) {
-	if slices.ContainsFunc(replaced, r.Opens) {
+func (c *codec) Renew(r *wire.Record, replaced wire.Digests, next wire.ID) {
+	if replaced.Has(wire.Digest(r.Secrets)) {
 		c.announce(r, next.Handle)
 	}
 }
@@ -124,7 +123,7 @@ func (c *codec) announce(r *wire.Record, next string) {
 	if old, ok := r.Foreign.(*foreign); ok {
 		f = *old
 	}
-	f.renewal = &renewal{From: base64.RawStdEncoding.EncodeToString(r.Secrets[0][:]), To: next}
+	f.renewal = &renewal{From: base64.RawStdEncoding.EncodeToString(r.Secrets), To: next}
 	r.Foreign = &f
 }
 

@@ -17,10 +17,11 @@ type Record struct {
 
 	// Secrets are the digests of the secrets that open the session: one, or
 	// several after renewals at the same time.
-	Secrets []Digest
+	Secrets Digests
 
-	// Marks are those of the last writes, the latest first. See [Record.Stamp].
-	Marks []Mark
+	// Marks are those of the last writes, one after the other, the latest first. See
+	// [Record.Stamp].
+	Marks []byte
 
 	// Foreign is what the format has to keep beside the values. It does not change.
 	Foreign any
@@ -59,15 +60,20 @@ func DigestOf(secret string) Digest {
 	return Digest(sum[:])
 }
 
-// Opens reports, in constant time for each digest, whether one of the record's
-// secrets has the digest d.
-func (r *Record) Opens(d Digest) bool {
+// Digests are those of several secrets, one after the other, as they stand in a record.
+type Digests []byte
+
+// Has reports, in constant time for each digest, whether d is one of them.
+func (all Digests) Has(d Digest) bool {
 	found := 0
-	for _, secret := range r.Secrets {
-		found |= subtle.ConstantTimeCompare(secret[:], d[:])
+	for digest := range slices.Chunk(all, len(d)) {
+		found |= subtle.ConstantTimeCompare(digest, d[:])
 	}
 	return found == 1
 }
+
+// Opens reports whether one of the record's secrets has the digest d.
+func (r *Record) Opens(d Digest) bool { return r.Secrets.Has(d) }
 
 // A Mark names one write of a record.
 type Mark [8]byte
@@ -82,14 +88,19 @@ const keptMarks = 8
 func (r *Record) Stamp() Mark {
 	var m Mark
 	rand.Read(m[:])
-	kept := r.Marks[:min(len(r.Marks), keptMarks-1)]
-	r.Marks = append(append(make([]Mark, 0, len(kept)+1), m), kept...)
+	kept := r.Marks[:min(len(r.Marks), (keptMarks-1)*len(m))]
+	r.Marks = slices.Concat(m[:], kept)
 	return m
 }
 
 // HasMark reports whether one of the marks is among the record's.
 func (r *Record) HasMark(marks []Mark) bool {
-	return slices.ContainsFunc(r.Marks, func(m Mark) bool { return slices.Contains(marks, m) })
+	for mark := range slices.Chunk(r.Marks, len(Mark{})) {
+		if slices.Contains(marks, Mark(mark)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Copy returns a record that can be changed without changing r.

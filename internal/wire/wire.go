@@ -47,9 +47,10 @@ type Cookies interface {
 	// NewID returns an id that nobody else has.
 	NewID() ID
 
-	// Verify returns the id in a cookie if it carries a good signature, and
-	// reports whether that is by an older secret than the one that signs now.
-	Verify(*http.Cookie) (id ID, old, ok bool)
+	// Verify returns the id in a cookie's value if it carries a good signature, and
+	// reports whether that is by an older secret than the one that signs now. Quoted
+	// says that the value stood between double quotes.
+	Verify(value string, quoted bool) (id ID, old, ok bool)
 
 	// SetCookie returns the Set-Cookie line for the id of a session, and reports
 	// whether it has the Secure attribute. The browser is to keep the cookie for
@@ -109,7 +110,7 @@ type Places interface {
 
 	// Renew makes r open to the secret of next, and no longer to those whose
 	// digests are replaced. What that leaves to do is Settle's.
-	Renew(r *Record, replaced []Digest, next ID)
+	Renew(r *Record, replaced Digests, next ID)
 
 	// Settle ends a renewal, after the record that Renew has changed is stored under
 	// the key at as data. It returns the id that the client is to get, and where
