@@ -85,17 +85,26 @@ func (s *Session) readCookie() {
 
 // begin makes the session one that is in no store.
 func (s *Session) begin() {
-	now := time.Now()
-	s.phase, s.id, s.stored, s.changes = fresh, wire.ID{}, stored{}, nil
-	s.renewed, s.made, s.writes, s.sendCookie = false, false, 0, keepCookie
-	s.now = s.manager.codec.NewRecord(now)
-	s.now.Expires = s.manager.deadline(&s.now, now)
+	if s.phase != unloaded { // else there is nothing to clear, and most anonymous requests come here once
+		s.id, s.stored, s.now, s.changes = wire.ID{}, stored{}, wire.Record{}, nil
+		s.renewed, s.made, s.writes, s.sendCookie = false, false, 0, keepCookie
+	}
+	s.phase = fresh
 }
 
 // needID gives a new session its id: late, because most anonymous requests need none.
 func (s *Session) needID() {
 	if s.id.Handle == "" {
 		s.id = s.manager.codec.NewID()
+	}
+}
+
+// needDates gives a session that is not stored its beginning and its deadline, as late.
+func (s *Session) needDates() {
+	if s.phase != found && s.now.Created == 0 {
+		now := time.Now()
+		s.manager.codec.Begin(&s.now, now)
+		s.now.Expires = s.manager.deadline(&s.now, now)
 	}
 }
 
@@ -122,8 +131,10 @@ func (s *Session) reload() error {
 // drop forgets what the request changed.
 func (s *Session) drop() {
 	s.changes, s.renewed = nil, false
+	s.needDates()
 	created, expires := s.now.Created, s.now.Expires
-	s.now = s.manager.codec.NewRecord(time.UnixMilli(created))
+	s.now = wire.Record{}
+	s.manager.codec.Begin(&s.now, time.UnixMilli(created))
 	s.now.Expires = expires
 }
 
@@ -201,7 +212,7 @@ func (s *Session) recheck() {
 }
 
 // A cookieState says what the response does with the client's cookie.
-type cookieState int
+type cookieState uint8
 
 const (
 	keepCookie    cookieState = iota
@@ -221,7 +232,7 @@ func (s *Session) finish() error {
 	}
 	defer s.release()
 	if s.phase == fresh {
-		if len(s.changes) > 0 && len(s.now.Values()) > 0 {
+		if len(s.changes) > 0 && !s.now.IsEmpty() {
 			return s.fail(ErrHeaderSent)
 		}
 		return nil
@@ -246,7 +257,7 @@ func (s *Session) write(force bool) error {
 	options := &s.manager.options
 	switch s.phase {
 	case fresh:
-		if force || s.regenerated || options.SaveUninitialized || len(s.now.Values()) > 0 {
+		if force || s.regenerated || options.SaveUninitialized || !s.now.IsEmpty() {
 			return s.create()
 		}
 	case found:
@@ -271,6 +282,7 @@ func (s *Session) create() error {
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
 	s.needID()
+	s.needDates()
 	made, next, n := s.id, s.now.Copy(), len(s.changes)
 	var st stored
 	var err error
@@ -435,7 +447,7 @@ func (s *Session) header(h http.Header) {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.looked {
-		addVary(h)
+		s.addVary(h)
 	}
 	switch {
 	case s.phase == destroyed:
@@ -444,7 +456,7 @@ func (s *Session) header(h http.Header) {
 		s.sendCookie = keepCookie
 		m := s.manager
 		cookie, secure := m.codec.SetCookie(s.id, &s.stored.Record, m.cookieLife(&s.stored.Record))
-		setCookie(h, cookie)
+		s.setCookie(h, cookie)
 		if m.browserDrops(s.request, secure) {
 			s.say(slog.LevelWarn, "session: a browser that sees plain HTTP here drops this secure cookie: use HTTPS or localhost, or set Cookie.Insecure; "+
 				"behind a proxy that ends TLS all is well, and X-Forwarded-Proto: https from it stops this warning")
@@ -455,18 +467,24 @@ func (s *Session) header(h http.Header) {
 // clearCookie makes the browser forget the cookie of a destroyed session.
 func (s *Session) clearCookie(h http.Header) {
 	if s.cookie.any {
-		setCookie(h, s.manager.codec.DeleteCookie(s.destroyed))
+		s.setCookie(h, s.manager.codec.DeleteCookie(s.destroyed))
 	}
 }
 
-func setCookie(h http.Header, cookie string) {
-	addVary(h)
+func (s *Session) setCookie(h http.Header, cookie string) {
+	s.addVary(h)
 	h.Add("Set-Cookie", cookie)
 	h.Set("Cache-Control", "no-store")
 }
 
-func addVary(h http.Header) {
-	for _, line := range h.Values("Vary") {
+func (s *Session) addVary(h http.Header) {
+	lines, ok := h["Vary"]
+	if !ok {
+		s.vary[0] = "Cookie"
+		h["Vary"] = s.vary[:]
+		return
+	}
+	for _, line := range lines {
 		for field := range strings.SplitSeq(line, ",") {
 			if field = strings.TrimSpace(field); strings.EqualFold(field, "Cookie") || field == "*" {
 				return

@@ -178,7 +178,7 @@ const (
 // presented is what a request's cookies say of its session.
 type presented struct {
 	ids  [maxVerified]presentedID
-	n    int
+	n    uint8
 	read bool
 	any  bool // there was a cookie of our name, good or bad
 	old  bool // the session was found by a cookie that an older secret has signed

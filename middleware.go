@@ -289,10 +289,10 @@ type responseWriter struct {
 	session   *Session
 	request   *http.Request // with the session in its context, for the ErrorHandler
 	before    http.Header   // what other middleware had set
+	err       error         // of the commit; what the handler writes then goes nowhere
 	committed bool
 	hijacked  bool
-	err       error // of the commit; what the handler writes then goes nowhere
-	answered  bool  // the session has failed, and the handler said so itself
+	answered  bool // the session has failed, and the handler said so itself
 }
 
 // Unwrap is for http.ResponseController.

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -146,9 +145,7 @@ func (c *nativeCodec) line(cookie *http.Cookie) string {
 	return line
 }
 
-func (c *nativeCodec) NewRecord(now time.Time) wire.Record {
-	return wire.Record{Created: now.UnixMilli()}
-}
+func (c *nativeCodec) Begin(r *wire.Record, now time.Time) { r.Created = now.UnixMilli() }
 
 func (c *nativeCodec) CheckKey(string) error { return nil }
 
@@ -207,10 +204,8 @@ const (
 var errNewerFormat = errors.New("record in a newer format than this version of the library knows")
 
 func (c *nativeCodec) Encode(r *wire.Record) []byte {
-	size := 64 + len(r.Secrets) + len(r.Marks)
-	for _, v := range r.Values() {
-		size += len(v.Key) + len(v.JSON) + 4
-	}
+	values := r.Size()
+	size := 64 + len(r.Secrets) + len(r.Marks) + values + values/8
 	b := append(make([]byte, 0, size), recordMagic, recordVersion)
 	b = binary.AppendUvarint(b, uint64(r.Created))
 	b = binary.AppendUvarint(b, uint64(r.Expires))
@@ -219,14 +214,7 @@ func (c *nativeCodec) Encode(r *wire.Record) []byte {
 	b = append(b, r.Secrets...)
 	b = binary.AppendUvarint(b, uint64(len(r.Marks)/len(wire.Mark{})))
 	b = append(b, r.Marks...)
-	b = binary.AppendUvarint(b, uint64(len(r.Values())))
-	for _, v := range r.Values() {
-		b = binary.AppendUvarint(b, uint64(len(v.Key)))
-		b = append(b, v.Key...)
-		b = binary.AppendUvarint(b, uint64(len(v.JSON)))
-		b = append(b, v.JSON...)
-	}
-	return b
+	return wire.AppendValues(b, r)
 }
 
 // encodeMaxAge returns the seconds plus one, and 0 for none.
@@ -258,17 +246,12 @@ func (c *nativeCodec) Decode(_ string, data []byte) (wire.Record, error) {
 	}
 	r.Secrets = d.list(len(wire.Digest{}))
 	r.Marks = d.list(len(wire.Mark{}))
-	values := make([]wire.Value, d.count(2))
-	for i := range values {
-		values[i] = wire.Value{Key: d.list(1), JSON: d.list(1)}
-		if i > 0 && bytes.Compare(values[i-1].Key, values[i].Key) >= 0 {
-			d.failed = true
-		}
-	}
-	if d.failed || len(d.rest) > 0 || r.Created < 0 || r.Expires < 0 {
+	n := d.uvarint()
+	values, ok := wire.NewPacked(n, d.rest)
+	if d.failed || !ok || r.Created < 0 || r.Expires < 0 {
 		return wire.Record{}, ErrUnreadable
 	}
-	r.SetValues(values)
+	r.SetPacked(values)
 	return r, nil
 }
 
@@ -289,24 +272,15 @@ func (d *decoder) uvarint() uint64 {
 	return n
 }
 
-// count returns the length of a list whose elements take size bytes or more.
-func (d *decoder) count(size int) int {
+// list takes as many elements of size bytes as the number before them says.
+func (d *decoder) list(size int) []byte {
 	n := d.uvarint()
 	if n > uint64(len(d.rest)/size) {
 		d.failed, d.rest = true, nil
-		return 0
+		return nil
 	}
-	return int(n)
-}
-
-// bytes takes n bytes, which count has seen to be there.
-func (d *decoder) bytes(n int) []byte {
-	b := d.rest[:n:n]
-	d.rest = d.rest[n:]
+	end := int(n) * size
+	b := d.rest[:end:end]
+	d.rest = d.rest[end:]
 	return b
-}
-
-// list takes as many elements of size bytes as the number before them says.
-func (d *decoder) list(size int) []byte {
-	return d.bytes(d.count(size) * size)
 }

@@ -98,39 +98,41 @@ type Session struct {
 	outer   *Session      // of a manager wrapped around this one
 	request *http.Request // as it came: its context does not hold this session
 
-	mu    sync.Mutex // guards all that follows
-	busy  bool       // one goroutine talks to the store, or regenerates; see acquire
-	freed chan struct{}
+	// What follows is small and in one piece of memory: it costs every request, also one
+	// that never looks at its session.
+	mu          sync.Mutex // guards all that follows
+	writes      int32      // how many times it was saved in this request
+	busy        bool       // one goroutine talks to the store, or regenerates; see acquire
+	renewed     bool       // the secret of next is to replace those in replaces
+	regenerated bool       // save now even if it is empty
+	made        bool       // by this request
+	used        bool       // the deadline is to move
+	moved       bool       // that has been tried
+	looked      bool       // the handler looked: Vary: Cookie
+	committed   bool       // the header is on its way
+	closed      bool       // the request has ended
+	phase       phase
+	sendCookie  cookieState
+	freed       chan struct{}
 
-	cookie presented // what the request brought
-	phase  phase
+	cookie presented   // what the request brought
 	id     wire.ID     // of the session as it will be saved; zero until needed
 	proof  wire.Digest // the one of stored.Secrets that the client has, or is to get
 	stored stored      // what the store had when we last looked
 	now    wire.Record // what the handler sees
 
-	changes     []change // those that made now out of stored
-	renewed     bool     // the secret of next is to replace those in replaces
-	next        wire.ID
-	replaces    wire.Digests
-	regenerated bool         // save now even if it is empty
-	made        bool         // by this request
-	destroyed   *wire.Record // what Destroy ended, if it was known
-	retired     []string     // handles to delete when the session is saved or destroyed
-	writes      int          // how many times it was saved in this request
-	used        bool         // the deadline is to move
-	moved       bool         // that has been tried
-	looked      bool         // the handler looked: Vary: Cookie
-	sendCookie  cookieState
-
-	committed bool // the header is on its way
-	closed    bool // the request has ended
+	changes   []change // those that made now out of stored
+	next      wire.ID
+	replaces  wire.Digests
+	destroyed *wire.Record // what Destroy ended, if it was known
+	retired   []string     // handles to delete when the session is saved or destroyed
 	err       error
 	lines     []logLine
+	vary      [1]string // of the response's header
 }
 
 // A phase is what we know of the session.
-type phase int
+type phase uint8
 
 const (
 	unloaded  phase = iota // nobody has asked yet
@@ -195,6 +197,7 @@ func (s *Session) Created() time.Time {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
+	s.needDates()
 	return time.UnixMilli(s.now.Created)
 }
 
@@ -204,6 +207,7 @@ func (s *Session) Expires() time.Time {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
+	s.needDates()
 	now := time.Now()
 	if expires := s.now.Expires; expires > now.UnixMilli() || s.manager.codec.IsOver(expires, now) {
 		return time.UnixMilli(expires)
@@ -563,19 +567,20 @@ func (s *Session) apply(c change) bool {
 		return false
 	}
 	s.open()
+	s.needDates()
 	maxAge := s.now.MaxAge
 	if s.fail(c(&s.now)) != nil {
 		return false
 	}
 	if s.phase == destroyed {
-		if len(s.now.Values()) > 0 || s.now.MaxAge != maxAge { // not what deletes nothing, as a look for a flash
+		if !s.now.IsEmpty() || s.now.MaxAge != maxAge { // not what deletes nothing, as a look for a flash
 			s.drop()
 			s.fail(ErrDestroyed)
 		}
 		return false
 	}
 	s.changes = append(s.changes, c)
-	if s.phase == fresh && s.committed && !s.busy && len(s.now.Values()) > 0 {
+	if s.phase == fresh && s.committed && !s.busy && !s.now.IsEmpty() {
 		s.fail(ErrHeaderSent)
 	}
 	return true

@@ -89,8 +89,8 @@ func isName(key string) bool {
 	return utf8.ValidString(key) && !strings.ContainsRune(key, utf8.RuneError)
 }
 
-func (c *codec) NewRecord(now time.Time) wire.Record {
-	return wire.Record{Created: now.UnixMilli(), MaxAge: c.maxAge}
+func (c *codec) Begin(r *wire.Record, now time.Time) {
+	r.Created, r.MaxAge = now.UnixMilli(), c.maxAge
 }
 
 // IsOver is false: Express moves the time to live alone, so "expires" goes stale, and a

@@ -26,6 +26,7 @@ type Record struct {
 	// Foreign is what the format has to keep beside the values. It does not change.
 	Foreign any
 
+	packed Packed  // nil if the values are listed
 	values []Value // sorted by key, each key once
 	shared bool    // values belongs to another record too: copy before changing it
 }
@@ -109,14 +110,30 @@ func (r *Record) Copy() Record {
 	return *r
 }
 
+// IsEmpty reports whether there are no values.
+func (r *Record) IsEmpty() bool { return len(r.packed) == 0 && len(r.values) == 0 }
+
 // Values returns all values, sorted by key. They must not be changed.
-func (r *Record) Values() []Value { return r.values }
+func (r *Record) Values() []Value {
+	if r.packed != nil {
+		r.SetValues(r.packed.values())
+	}
+	return r.values
+}
 
 // SetValues gives the record its values, which are sorted by key, each key once.
-func (r *Record) SetValues(values []Value) { r.values, r.shared = values, false }
+func (r *Record) SetValues(values []Value) {
+	r.values, r.shared, r.packed = values, false, nil
+}
+
+// SetPacked gives the record its values.
+func (r *Record) SetPacked(p Packed) { r.packed = p }
+
+// few is for how many bytes of values a list of them does not pay.
+const few = 4 << 10
 
 func (r *Record) find(key string) (int, bool) {
-	return slices.BinarySearchFunc(r.values, key, func(v Value, key string) int {
+	return slices.BinarySearchFunc(r.Values(), key, func(v Value, key string) int {
 		switch {
 		case string(v.Key) < key:
 			return -1
@@ -129,6 +146,9 @@ func (r *Record) find(key string) (int, bool) {
 
 // Get returns the JSON under key, or nil.
 func (r *Record) Get(key string) []byte {
+	if r.packed != nil && len(r.packed) <= few {
+		return r.packed.get(key)
+	}
 	if i, ok := r.find(key); ok {
 		return r.values[i].JSON
 	}
@@ -137,11 +157,10 @@ func (r *Record) Get(key string) []byte {
 
 // Set puts JSON under key, and removes the key if json is nil.
 func (r *Record) Set(key string, json []byte) {
-	if r.shared {
-		r.values = slices.Clone(r.values)
-		r.shared = false
-	}
 	i, ok := r.find(key)
+	if r.shared {
+		r.SetValues(slices.Clone(r.values))
+	}
 	switch {
 	case json == nil && ok:
 		r.values = slices.Delete(r.values, i, i+1)
@@ -155,6 +174,9 @@ func (r *Record) Set(key string, json []byte) {
 
 // Size returns the bytes of all keys and values.
 func (r *Record) Size() (n int) {
+	if r.packed != nil {
+		return r.packed.size()
+	}
 	for _, v := range r.values {
 		n += len(v.Key) + len(v.JSON)
 	}
@@ -163,7 +185,15 @@ func (r *Record) Size() (n int) {
 
 // SameData reports whether r and o hold the same values and lifetime, to the byte.
 func (r *Record) SameData(o *Record) bool {
-	return r.MaxAge == o.MaxAge && slices.EqualFunc(r.values, o.values, func(a, b Value) bool {
+	switch {
+	case r.MaxAge != o.MaxAge:
+		return false
+	case r.packed != nil && o.packed != nil:
+		return bytes.Equal(r.packed, o.packed)
+	case o.packed != nil:
+		return o.packed.equal(r.values)
+	}
+	return slices.EqualFunc(r.Values(), o.values, func(a, b Value) bool {
 		return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.JSON, b.JSON)
 	})
 }

@@ -70,8 +70,8 @@ type Cookies interface {
 
 // Records writes and reads records.
 type Records interface {
-	// NewRecord returns the record of a session that begins.
-	NewRecord(now time.Time) Record
+	// Begin makes an empty record that of a session that begins.
+	Begin(r *Record, now time.Time)
 
 	// CheckKey returns an error that says why a value cannot have this name, or nil.
 	CheckKey(key string) error
