@@ -217,11 +217,6 @@ func cookieValue(pair, name string) (value string, quoted, ok bool) {
 	if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
 		value, quoted = value[1:len(value)-1], true
 	}
-	for i := range len(value) {
-		if b := value[i]; b < ' ' || b >= 0x7f || b == '"' || b == '\\' {
-			return "", false, false
-		}
-	}
 	return value, quoted, true
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,7 +28,16 @@ type nativeFormat struct{}
 func (nativeFormat) TakesWeakSecrets() bool { return false }
 
 func (nativeFormat) NewCodec(settings wire.Settings) wire.Codec {
-	c := &nativeCodec{cookie: settings.Cookie, priority: settings.Priority}
+	c := &nativeCodec{cookie: settings.Cookie}
+	if p := settings.Priority; p != "" { // which net/http does not know
+		c.priority = "; Priority=" + strings.ToUpper(p[:1]) + p[1:]
+	}
+	const lifetime = 1
+	cookie := settings.Cookie
+	cookie.MaxAge = lifetime
+	before, after, _ := strings.Cut(cookie.String(), fmt.Sprintf("; Max-Age=%d", lifetime))
+	name := cookie.Name + "="
+	c.line = [3]string{name, strings.TrimPrefix(before, name), after + c.priority}
 	for _, secret := range settings.Secrets {
 		// No block key: the id is random, so there is nothing to hide. MaxAge 0:
 		// the record decides how long a session lives, not the time of signing.
@@ -43,7 +53,8 @@ func (nativeFormat) NewCodec(settings wire.Settings) wire.Codec {
 type nativeCodec struct {
 	signers  []*securecookie.SecureCookie // the first signs, all verify
 	cookie   http.Cookie
-	priority string
+	line     [3]string // Set-Cookie, without the value after the first part and Max-Age after the second
+	priority string    // the attribute
 }
 
 const (
@@ -93,9 +104,12 @@ func (c *nativeCodec) Verify(value string, quoted bool) (id wire.ID, old, ok boo
 	return id, false, false
 }
 
-// isCanonical refuses what securecookie's base64 ignores: bits of the last letter that mean
-// nothing. So one cookie has one spelling.
+// isCanonical refuses what securecookie's base64 ignores: line breaks, and bits of the last
+// letter that mean nothing. So one cookie has one spelling.
 func isCanonical(value string) bool {
+	if strings.IndexByte(value, '\n') >= 0 || strings.IndexByte(value, '\r') >= 0 {
+		return false
+	}
 	var last [4]byte
 	var b [3]byte
 	if copy(last[:], value[max(len(value)-len(last), 0):]) < len(last) {
@@ -108,12 +122,12 @@ func isCanonical(value string) bool {
 var strictBase64 = base64.URLEncoding.Strict()
 
 func (c *nativeCodec) SetCookie(id wire.ID, _ *wire.Record, maxAge time.Duration) (line string, secure bool) {
-	cookie := c.cookie
-	cookie.Value = c.sign(id)
-	if maxAge > 0 {
-		cookie.MaxAge = max(int((maxAge+time.Second-1)/time.Second), 1)
+	value := c.sign(id)
+	if maxAge <= 0 {
+		return c.line[0] + value + c.line[1] + c.line[2], c.cookie.Secure
 	}
-	return c.line(&cookie), cookie.Secure
+	seconds := max((maxAge+time.Second-1)/time.Second, 1)
+	return c.line[0] + value + c.line[1] + "; Max-Age=" + strconv.FormatInt(int64(seconds), 10) + c.line[2], c.cookie.Secure
 }
 
 func (c *nativeCodec) sign(id wire.ID) string {
@@ -133,16 +147,7 @@ func (c *nativeCodec) DeleteCookie(*wire.Record) string {
 	cookie := c.cookie
 	cookie.MaxAge = -1
 	cookie.Expires = time.Unix(1, 0)
-	return c.line(&cookie)
-}
-
-// line adds the attribute that net/http does not know.
-func (c *nativeCodec) line(cookie *http.Cookie) string {
-	line := cookie.String()
-	if p := c.priority; p != "" {
-		line += "; Priority=" + strings.ToUpper(p[:1]) + p[1:]
-	}
-	return line
+	return cookie.String() + c.priority
 }
 
 func (c *nativeCodec) Begin(r *wire.Record, now time.Time) { r.Created = now.UnixMilli() }

@@ -579,6 +579,9 @@ func (s *Session) apply(c change) bool {
 		}
 		return false
 	}
+	if s.changes == nil {
+		s.changes = make([]change, 0, 4) // a login makes as many
+	}
 	s.changes = append(s.changes, c)
 	if s.phase == fresh && s.committed && !s.busy && !s.now.IsEmpty() {
 		s.fail(ErrHeaderSent)

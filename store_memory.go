@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,20 +37,22 @@ type MemoryStore struct {
 }
 
 const (
-	memoryShards  = 64
+	memoryShards  = 256
 	sweepInterval = time.Minute
 )
 
 // A memoryShard holds the entries whose keys hash to it. Many shards keep
-// requests on different cores, and a sweep, out of each other's way.
+// requests on different cores out of each other's way, and a sweep, which holds one of
+// them at a time.
 type memoryShard struct {
 	mu      sync.Mutex
-	entries map[string]memoryEntry
+	entries map[string]*memoryEntry
 	// earliest is no later than the first expiry in entries. A sweep before
 	// that has nothing to find and is skipped, also by a flood on a full store.
 	earliest int64
 }
 
+// A memoryEntry is a record. Its bytes are replaced, and never changed in place.
 type memoryEntry struct {
 	data    []byte
 	expires int64 // Unix milliseconds
@@ -82,7 +85,7 @@ func (s *MemoryStore) lend(key string) ([]byte, error) {
 }
 
 // A lender is a MemoryStore for a Manager, which changes no bytes that it has loaded: it
-// lends what it keeps. An entry is replaced and never changed in place.
+// lends what it keeps.
 type lender struct{ *MemoryStore }
 
 func (s lender) Load(ctx context.Context, key string) ([]byte, error) { return s.lend(key) }
@@ -113,7 +116,7 @@ func (s *MemoryStore) Create(ctx context.Context, key string, data []byte, ttl t
 			return fmt.Errorf("%w: it holds %d live sessions, its MaxEntries", ErrFull, s.MaxEntries)
 		}
 	}
-	sh.put(key, data, now, ttl)
+	sh.add(key, newEntry(data, now, ttl))
 	return nil
 }
 
@@ -133,10 +136,12 @@ func (s *MemoryStore) CompareAndSwap(ctx context.Context, key string, old, data 
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	now := time.Now()
-	if e, ok := sh.live(key, now); !ok || !bytes.Equal(e.data, old) {
+	e, ok := sh.live(key, now)
+	if !ok || !bytes.Equal(e.data, old) {
 		return ErrConflict
 	}
-	sh.put(key, data, now, ttl)
+	*e = newEntry(data, now, ttl)
+	sh.earliest = min(sh.earliest, e.expires)
 	return nil
 }
 
@@ -247,7 +252,7 @@ func (sh *memoryShard) sweep(now time.Time, count *atomic.Int64) {
 }
 
 // live returns the entry under key if its time has not run out.
-func (sh *memoryShard) live(key string, now time.Time) (memoryEntry, bool) {
+func (sh *memoryShard) live(key string, now time.Time) (*memoryEntry, bool) {
 	e, ok := sh.entries[key]
 	return e, ok && now.UnixMilli() < e.expires
 }
@@ -259,16 +264,21 @@ func (sh *memoryShard) has(key string) bool {
 	return ok
 }
 
-func (sh *memoryShard) put(key string, data []byte, now time.Time, ttl time.Duration) {
+func newEntry(data []byte, now time.Time, ttl time.Duration) memoryEntry {
 	e := memoryEntry{data: append(make([]byte, 0, len(data)), data...), expires: now.UnixMilli() + wholeMilliseconds(ttl).Milliseconds()}
 	if now.Nanosecond()%int(time.Millisecond) > 0 {
 		e.expires++ // so that no record ends early
 	}
+	return e
+}
+
+func (sh *memoryShard) add(key string, e memoryEntry) {
 	if len(sh.entries) == 0 {
-		sh.entries = make(map[string]memoryEntry)
+		sh.entries = make(map[string]*memoryEntry)
 		sh.earliest = e.expires
 	}
-	sh.entries[key] = e
+	// A copy of the key, which may be a part of a larger text that has the secret.
+	sh.entries[strings.Clone(key)] = &e
 	sh.earliest = min(sh.earliest, e.expires)
 }
 

@@ -167,6 +167,8 @@ func (r *Record) Set(key string, json []byte) {
 	case json == nil:
 	case ok:
 		r.values[i].JSON = json
+	case len(r.values) == 0:
+		r.values = append(make([]Value, 0, 4), Value{[]byte(key), json})
 	default:
 		r.values = slices.Insert(r.values, i, Value{[]byte(key), json})
 	}
