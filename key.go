@@ -67,26 +67,21 @@ func (k Key[T]) Set(s *Session, v T) {
 // be counted before it. If the response depends on the result, as the number of
 // a ticket or a coupon that is good once, call [Session.Save] first, then Get.
 func (k Key[T]) Update(s *Session, f func(T) T) {
-	update := func(old []byte) ([]byte, error) {
-		v, _, _ := decodeJSON[T](old)
-		return k.encode(f(v))
-	}
 	if err := s.manager.codec.CheckKey(string(k)); err != nil {
 		s.reject(err)
 		return
 	}
 	for range maxUpdates {
 		old := s.get(string(k))
-		if _, _, err := decodeJSON[T](old); err != nil {
-			k.logMismatch(s)
-		}
-		value, err := update(old)
+		v, _ := k.decode(s, old)
+		value, err := k.encode(f(v))
 		if err != nil {
 			s.reject(err)
 			return
 		}
 		done := s.changeIf(string(k), old, value, func(r *wire.Record) error {
-			value, err := update(r.Get(string(k)))
+			v, _, _ := decodeJSON[T](r.Get(string(k)))
+			value, err := k.encode(f(v))
 			if err == nil {
 				r.Set(string(k), value)
 			}

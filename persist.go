@@ -40,7 +40,7 @@ func (m *Manager) fetch(ctx context.Context, handle string) (stored, error) {
 	case err != nil:
 		return stored{}, unavailable("load", err)
 	}
-	if m.hasEnded(&st.Record) {
+	if m.hasEnded(&st.Record, time.Now()) {
 		return stored{}, ErrNotFound
 	}
 	return st, nil
@@ -49,14 +49,15 @@ func (m *Manager) fetch(ctx context.Context, handle string) (stored, error) {
 // create saves next under i, or under another id if i is in use.
 func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (wire.ID, stored, error) {
 	for attempt := 1; ; attempt++ {
-		if now := time.Now().UnixMilli(); m.absoluteEnd(&next) <= now {
-			next.Created = now // the request outlived the session that it began
+		now := time.Now()
+		if m.absoluteEnd(&next) <= now.UnixMilli() {
+			next.Created = now.UnixMilli() // the request outlived the session that it began
 		}
 		digest := wire.DigestOf(i.Secret)
 		next.Secrets = digest[:]
 		next.Marks = nil
 		marks := []wire.Mark{next.Stamp()}
-		st, err := m.write(ctx, i.Handle, next, nil, func(data []byte, ttl time.Duration) error {
+		st, err := m.write(ctx, now, i.Handle, next, nil, func(data []byte, ttl time.Duration) error {
 			return m.store.Create(ctx, i.Handle, data, ttl)
 		})
 		switch {
@@ -66,10 +67,10 @@ func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (wire
 			m.takeBack(ctx, i.Handle)
 			return i, stored{}, err
 		}
-		now, lookErr := m.fetch(ctx, i.Handle)
+		found, lookErr := m.fetch(ctx, i.Handle)
 		switch {
-		case lookErr == nil && now.HasMark(marks): // applied, and the reply was lost
-			return i, now, nil
+		case lookErr == nil && found.HasMark(marks): // applied, and the reply was lost
+			return i, found, nil
 		case !errors.Is(err, ErrConflict):
 			m.takeBack(ctx, i.Handle)
 			return i, stored{}, err
@@ -150,20 +151,20 @@ func (m *Manager) swapOnce(ctx context.Context, old stored, next wire.Record) (s
 }
 
 func (m *Manager) swapStamped(ctx context.Context, old stored, next wire.Record) (stored, error) {
-	if m.hasEnded(&old.Record) { // while the request ran, unless another request has moved its deadline
+	now := time.Now()
+	if m.hasEnded(&old.Record, now) { // while the request ran, unless another request has moved its deadline
 		return stored{}, ErrConflict
 	}
-	return m.write(ctx, old.at, next, &old.Record, func(data []byte, ttl time.Duration) error {
+	return m.write(ctx, now, old.at, next, &old.Record, func(data []byte, ttl time.Duration) error {
 		return m.store.CompareAndSwap(ctx, old.at, old.raw, data, ttl)
 	})
 }
 
-// write encodes next with a new deadline and hands it to call, which writes it to the
-// key at. What is too large
+// write encodes next with a deadline that counts from now and hands it to call, which
+// writes it to the key at. What is too large
 // may be written if its values have not grown since old. The error is ErrConflict,
 // ErrTooLarge or ErrUnavailable.
-func (m *Manager) write(ctx context.Context, at string, next wire.Record, old *wire.Record, call func(data []byte, ttl time.Duration) error) (stored, error) {
-	now := time.Now()
+func (m *Manager) write(ctx context.Context, now time.Time, at string, next wire.Record, old *wire.Record, call func(data []byte, ttl time.Duration) error) (stored, error) {
 	next.Created = min(next.Created, now.UnixMilli()) // a clock was wrong, and the absolute timeout must not count from its time
 	next.Expires = m.deadline(&next, now)
 	data := m.codec.Encode(&next)
@@ -233,9 +234,9 @@ func (m *Manager) cookieMaxAge(r *wire.Record) time.Duration {
 // cookieLife is cookieMaxAge for a cookie that is sent now: it ends with the session at
 // the latest, and when browsers end it in any case.
 func (m *Manager) cookieLife(r *wire.Record) time.Duration {
-	remaining := min(m.absoluteEnd(r)-time.Now().UnixMilli(), never.Milliseconds())
 	life := min(m.cookieMaxAge(r), maxCookieAge)
 	if life > 0 {
+		remaining := min(m.absoluteEnd(r)-time.Now().UnixMilli(), never.Milliseconds())
 		life = max(min(life, time.Duration(remaining)*time.Millisecond), time.Millisecond)
 	}
 	return life
@@ -252,8 +253,7 @@ func (m *Manager) absoluteEnd(r *wire.Record) int64 {
 }
 
 // hasEnded reports whether the time of a session is over.
-func (m *Manager) hasEnded(r *wire.Record) bool {
-	now := time.Now()
+func (m *Manager) hasEnded(r *wire.Record, now time.Time) bool {
 	return m.codec.IsOver(r.Expires, now) || m.absoluteEnd(r) <= now.UnixMilli()
 }
 
