@@ -1,0 +1,4 @@
+// Benchmarks measures this library beside its peers.
+package main
+
+func main() {}
