@@ -5,7 +5,6 @@ go 1.26.0
 replace github.com/seed-4f96e14b/session => ../
 
 require (
-	github.com/gorilla/securecookie v1.1.2
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/seed-4f96e14b/session v0.0.0-00010101000000-000000000000
 	github.com/valyala/fasthttp v1.78.0
@@ -13,6 +12,7 @@ require (
 
 require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/gorilla/securecookie v1.1.2 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/molecule-man/go-brrr v1.3.1 // indirect
 	github.com/valyala/bytebufferpool v1.0.0 // indirect
