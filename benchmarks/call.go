@@ -48,6 +48,7 @@ func newHTTPCaller(work Workload, handler http.Handler) *httpCaller {
 		},
 		cookie: make([]string, 1),
 		header: make(http.Header),
+		status: http.StatusOK,
 	}
 }
 
@@ -121,12 +122,10 @@ func nextCookie(lines []string) string {
 	return pair
 }
 
-// login makes sessions, and returns their cookies.
-func login(c Caller, sessions int) []string {
-	cookies := make([]string, sessions)
+// login makes a session for each of the cookies, and sets it.
+func login(c Caller, cookies []string) {
 	for i := range cookies {
 		c.Call("")
 		cookies[i] = c.Reply().Cookie
 	}
-	return cookies
 }

@@ -35,3 +35,16 @@ func (c *Client) Do(work Workload, cookie string) (Reply, error) {
 	body, err := io.ReadAll(resp.Body)
 	return Reply{resp.StatusCode, nextCookie(resp.Header["Set-Cookie"]), string(body)}, err
 }
+
+// login makes sessions, and returns their cookies.
+func (c *Client) login(sessions int) ([]string, error) {
+	cookies := make([]string, sessions)
+	for i := range cookies {
+		reply, err := c.Do(Login, "")
+		if err != nil {
+			return nil, err
+		}
+		cookies[i] = reply.Cookie
+	}
+	return cookies, nil
+}

@@ -63,10 +63,18 @@ func openSession(env Env, store session.Store, closeStore func()) App {
 	if env.Sliding {
 		options.IdleTimeout = idle * time.Second
 	}
+	return sessionApp(newManager(options), closeStore)
+}
+
+func newManager(options session.Options) *session.Manager {
 	sessions, err := session.New(options)
 	if err != nil {
 		panic(err)
 	}
+	return sessions
+}
+
+func sessionApp(sessions *session.Manager, closeStore func()) App {
 	read := func(w http.ResponseWriter, r *http.Request) {
 		answer(w, userIDKey.Get(session.From(r.Context())) == userID)
 	}

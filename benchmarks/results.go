@@ -71,10 +71,9 @@ type Footprint struct {
 
 // Expiry is the latency of reads, in µs, while sessions expire, and while none does.
 type Expiry struct {
-	Name                string // "expiring" or "quiet"
-	Sessions, Requests  int
+	Name                string // what happened meanwhile
+	Requests            int
 	P50, P99, P999, Max float64
-	Expired             int
 }
 
 // Parallel is R on many sessions, in ns per request.
@@ -133,3 +132,5 @@ func (r Results) write(path string) error {
 	}
 	return os.WriteFile(path, append(data, '\n'), 0o644)
 }
+
+func (r Results) publish(s Settings) error { return nil }
