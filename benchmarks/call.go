@@ -23,10 +23,10 @@ type Reply struct {
 
 // caller returns a Caller of the app's handler.
 func (a App) caller(work Workload) Caller {
-	if a.Fast == nil {
-		return newHTTPCaller(work, a.HTTP[work])
+	if fast := a.Fast[work]; fast != nil {
+		return newFastCaller(work, fast)
 	}
-	return newFastCaller(work, a.Fast)
+	return newHTTPCaller(work, a.HTTP[work])
 }
 
 type httpCaller struct {

@@ -76,5 +76,5 @@ func countCommands(peer Peer, work Workload, proxy *Proxy) (result Commands, err
 		}
 		names = append(names, name)
 	}
-	return Commands{peer.Name, work, each(seen.Turns), strings.Join(names, " + "), each(seen.Out), each(seen.In)}, nil
+	return Commands{peer.Name, work, each(seen.Turns), strings.Join(names, "+"), each(seen.Out), each(seen.In)}, nil
 }

@@ -42,7 +42,11 @@ func measureExpiry(r *Results, s Settings) error {
 	if left != live || err != nil {
 		return fmt.Errorf("%d sessions and error %v are left, want %d", left, err, live)
 	}
-	r.Expiry = []Expiry{latencies("no session expires", quiet), latencies("1,000,000 expire", expiring)}
+	r.Expiry = []Expiry{latencies("quiet", quiet), latencies("expiring", expiring)}
+	r.Expiry[1].Expired = sessions
+	for i := range r.Expiry {
+		r.Expiry[i].Sessions = sessions
+	}
 	return nil
 }
 

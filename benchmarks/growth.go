@@ -89,7 +89,7 @@ func readSized(size int) func() {
 
 // reader returns a function that reads a session that has been filled.
 func reader(fill func(*session.Session), read func(*session.Session) bool) func() {
-	m := newManager(session.Options{MaxBytes: largest})
+	m := newManager(session.Options{Secrets: []string{secret}, MaxBytes: largest})
 	filler := newHTTPCaller(Login, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fill(session.From(r.Context()))
 	})))

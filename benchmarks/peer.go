@@ -16,7 +16,8 @@ type Peer struct {
 	// Open returns the peer ready to serve. It is called once in a process.
 	Open func(Env) App
 
-	// Node is the folder of a server that is not written in Go, and Open nil. See express.
+	// Node is the folder of a server that is not written in Go, and Open nil. It is run as
+	// node server.js with the addresses to listen on and of Redis, and "sliding" for S.
 	Node string
 }
 
@@ -36,12 +37,11 @@ type Env struct {
 	Sliding bool   // a read prolongs the session by the idle time: the workload S
 }
 
-// An App has one handler for each workload, and for Show if it has sessions: of net/http, or
-// all of them in one of fasthttp. A handler answers 200 and a short text if the session was
-// what it should be, else 500. The path of a request is its workload, as "/R".
+// An App has one handler for each workload that the peer knows: of net/http, or of fasthttp.
+// A handler answers 200 and a short text if the session was what it should be, else 500.
 type App struct {
 	HTTP  map[Workload]http.Handler
-	Fast  fasthttp.RequestHandler
+	Fast  map[Workload]fasthttp.RequestHandler
 	Close func()
 }
 
@@ -56,8 +56,6 @@ const (
 	Write     Workload = "W" // increments a counter
 	Equal     Workload = "E" // sets the role to what it is
 	Login     Workload = "N" // has no cookie; gets a new id and the four values
-
-	Show Workload = "show" // answers the session's Values: for the tests, and not measured
 )
 
 // Workloads are all of them.
@@ -71,6 +69,7 @@ var peers []Peer
 // register is for the peers' files: var _ = register(Peer{...}).
 func register(more ...Peer) bool {
 	peers = append(peers, more...)
+
 	return true
 }
 

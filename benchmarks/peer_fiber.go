@@ -8,6 +8,7 @@ import (
 	"github.com/gofiber/fiber/v3/middleware/session"
 	fiberredis "github.com/gofiber/storage/redis/v3"
 	"github.com/redis/go-redis/v9"
+	"github.com/valyala/fasthttp"
 )
 
 // Fiber runs on fasthttp, not on net/http, so it has a floor of its own.
@@ -17,7 +18,7 @@ var _ = register(
 		for _, work := range Workloads {
 			app.Get("/"+string(work), func(c fiber.Ctx) error { return c.SendString("ok\n") })
 		}
-		return App{Fast: app.Handler(), Close: func() {}}
+		return fiberApp(app, func() {})
 	}},
 	Peer{Name: "fiber/memory", Kind: Memory, Floor: "bare/fiber", Open: func(env Env) App {
 		return openFiber(env, nil, func() {})
@@ -77,5 +78,14 @@ func openFiber(env Env, storage fiber.Storage, closeStore func()) App {
 		s := session.FromContext(c)
 		return show(c.Response().BodyWriter(), untyped(func(key string) any { return s.Get(key) }))
 	})
-	return App{Fast: app.Handler(), Close: closeStore}
+	return fiberApp(app, closeStore)
+}
+
+// fiberApp leaves the choice of the handler to fiber's own router.
+func fiberApp(app *fiber.App, closeStore func()) App {
+	fast := map[Workload]fasthttp.RequestHandler{Show: app.Handler()}
+	for _, work := range Workloads {
+		fast[work] = fast[Show]
+	}
+	return App{Fast: fast, Close: closeStore}
 }

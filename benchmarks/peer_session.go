@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net/http"
 	"time"
 
@@ -112,4 +113,12 @@ func sessionApp(sessions *session.Manager, closeStore func()) App {
 		app.HTTP[work] = sessions.Handler(handler)
 	}
 	return app
+}
+
+// answer is what every handler of net/http ends with.
+func answer(w http.ResponseWriter, ok bool) {
+	if !ok {
+		w.WriteHeader(http.StatusInternalServerError)
+	}
+	io.WriteString(w, "ok\n")
 }

@@ -55,7 +55,11 @@ func startServer(cpu string, peer Peer, env Env) (*Server, error) {
 		if err := installNode(peer.Node); err != nil {
 			return nil, err
 		}
-		cmd = command(cpu, "node", filepath.Join(peer.Node, "server.js"), env.Redis, strconv.FormatBool(env.Sliding))
+		args := []string{filepath.Join(peer.Node, "server.js"), "127.0.0.1:0", env.Redis}
+		if env.Sliding {
+			args = append(args, "sliding")
+		}
+		cmd = command(cpu, "node", args...)
 	}
 	s := &Server{process: cmd}
 	if s.stdin, err = cmd.StdinPipe(); err != nil {

@@ -71,9 +71,10 @@ type Footprint struct {
 
 // Expiry is the latency of reads, in µs, while sessions expire, and while none does.
 type Expiry struct {
-	Name                string // what happened meanwhile
-	Requests            int
+	Name                string // "expiring" or "quiet"
+	Sessions, Requests  int
 	P50, P99, P999, Max float64
+	Expired             int
 }
 
 // Parallel is R on many sessions, in ns per request.
@@ -132,5 +133,3 @@ func (r Results) write(path string) error {
 	}
 	return os.WriteFile(path, append(data, '\n'), 0o644)
 }
-
-func (r Results) publish(s Settings) error { return nil }

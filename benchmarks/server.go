@@ -60,7 +60,14 @@ func serve(args []string) error {
 // serve answers at every path that is a workload.
 func (a App) serve(l net.Listener) error {
 	if a.Fast != nil {
-		return fasthttp.Serve(l, a.Fast)
+		return fasthttp.Serve(l, func(ctx *fasthttp.RequestCtx) {
+			handler, ok := a.Fast[Workload(ctx.Path()[1:])]
+			if !ok {
+				ctx.NotFound()
+				return
+			}
+			handler(ctx)
+		})
 	}
 	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler, ok := a.HTTP[Workload(r.URL.Path[1:])]

@@ -1,8 +1,9 @@
 // The peer "express": express-session with connect-redis. Run as
 //
-//   node server.js ADDRESS-OF-REDIS true-IF-SLIDING
+//   node server.js ADDRESS ADDRESS-OF-REDIS [sliding]
 //
-// It prints one line of JSON, {"Addr": "127.0.0.1:..."}, and ends with its standard input.
+// It prints one line of JSON, {"Addr": "127.0.0.1:..."} with the port that it got, and ends
+// with its standard input.
 
 import { promisify } from 'node:util'
 import { RedisStore } from 'connect-redis'
@@ -10,7 +11,7 @@ import express from 'express'
 import session from 'express-session'
 import { createClient } from 'redis'
 
-const [redis, sliding] = process.argv.slice(2)
+const [addr, redis, sliding] = process.argv.slice(2)
 const client = createClient({ url: `redis://${redis}` })
 await client.connect()
 
@@ -24,8 +25,8 @@ app.use(session({
   secret: 'a secret that is for the benchmarks alone',
   resave: false,
   saveUninitialized: false,
-  rolling: sliding === 'true',
-  cookie: { maxAge: (sliding === 'true' ? 60 * 60 : 24 * 60 * 60) * 1000 },
+  rolling: sliding !== undefined,
+  cookie: { maxAge: (sliding ? 60 * 60 : 24 * 60 * 60) * 1000 },
   store: new RedisStore({ client }),
 }))
 
@@ -54,7 +55,8 @@ app.get('/show', (req, res) => {
   res.json({ userId, email, role, cart, count })
 })
 
-const server = app.listen(0, '127.0.0.1', () => {
+const [host, port] = addr.split(':')
+const server = app.listen(Number(port), host, () => {
   console.log(JSON.stringify({ Addr: `127.0.0.1:${server.address().port}` }))
 })
 process.stdin.on('end', () => process.exit()).resume()
