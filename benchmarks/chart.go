@@ -30,7 +30,7 @@ func barChart(r Results, dark bool) []byte {
 	d.text(0, y, "dim", "One CPU for the server. Longer is better; × is against scs.")
 	y += 12
 	for _, group := range barGroups {
-		base := perSec(r.HTTP, scs, group.work)
+		base := perSec(r.HTTP, rival, group.work)
 		named := false
 		for _, bar := range barPeers {
 			v := perSec(r.HTTP, bar.peer, group.work)
@@ -84,18 +84,11 @@ var (
 func growthChart(r Results, dark bool) []byte {
 	const wide, high, gap = 364, 244, 32
 	var d drawing
-	y, noted := 0.0, false
+	y := 0.0
 	for i, title := range titles(r.Growth) {
 		curves := slices.DeleteFunc(slices.Clone(r.Growth), func(c Curve) bool { return c.Title != title })
 		d.panel(float64(i%2*(wide+gap)), float64(i/2*high), wide, curves)
 		y = float64((i/2 + 1) * high)
-		for _, c := range curves {
-			noted = noted || slices.ContainsFunc(c.Points, func(p Point) bool { return p.Note != "" })
-		}
-	}
-	if noted {
-		d.text(0, y+4, "dim", "A hollow point has a note in the table.")
-		y += 12
 	}
 	return d.svg("How the cost of a request grows", y, dark)
 }
@@ -154,11 +147,7 @@ func (d *drawing) lines(curves []Curve, across, up axis) {
 			x := across.at(p.X)
 			y = up.at(p.Y)
 			fmt.Fprintf(&path, "%c%.1f %.1f", "ML"[min(path.Len(), 1)], x, y)
-			class := line
-			if p.Note != "" {
-				class = "hollow " + line + "-line"
-			}
-			fmt.Fprintf(&points, "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"/>\n", class, x, y)
+			fmt.Fprintf(&points, "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"/>\n", line, x, y)
 		}
 		if path.Len() > 0 {
 			d.add(`<path class="line %s-line" d="%s"/>`, line, path.String())
@@ -253,8 +242,7 @@ text { font: 12px -apple-system, BlinkMacSystemFont, "Segoe UI", "Noto Sans", He
 .middle { text-anchor: middle }
 .grey { fill: %s }
 .rule { stroke: %s }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round }
-.hollow { fill: none; stroke-width: 2 }`, text, dim, grey, rule)
+.line { fill: none; stroke-width: 2; stroke-linejoin: round }`, text, dim, grey, rule)
 	for i, class := range lineClasses {
 		out.add(".%s { fill: %s }\n.%[1]s-line { stroke: %[2]s }", class, lines[i])
 	}

@@ -92,8 +92,8 @@ func commands(all []Commands) string {
 	return text
 }
 
-// scs is the peer that goals and ratios are against.
-const scs = "scs/redis"
+// rival is the peer that goals and ratios over HTTP are against.
+const rival = "scs/redis"
 
 func overHTTP(all []HTTP) string {
 	if len(all) == 0 {
@@ -118,14 +118,14 @@ func overHTTP(all []HTTP) string {
 	}
 	var ratios grid
 	for _, h := range all {
-		if base := perSec(all, scs, h.Work); base > 0 {
+		if base := perSec(all, rival, h.Work); base > 0 {
 			ratios.set(h.Peer, h.Work, times(median(h.PerSec)/base))
 		}
 	}
 	if ratios.cells == nil {
 		return strings.TrimSuffix(text, "\n")
 	}
-	return text + "Requests per second, as multiples of " + scs + ":\n\n" + ratios.markdown("")
+	return text + "Requests per second, as multiples of " + rival + ":\n\n" + ratios.markdown("")
 }
 
 // perSec returns the requests per second of a peer, or 0 if it did not run.
