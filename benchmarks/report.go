@@ -60,8 +60,16 @@ func micro(all []Micro) string {
 	if g.cells == nil {
 		return ""
 	}
-	return heading("Handler called directly", fmt.Sprintf("ns, bytes and allocations for each request, one CPU, median of %d rounds. "+
-		"A peer without sessions shows what the harness costs.", len(all[0].NS))) + g.markdown("ns, B, allocs")
+	return heading("Handler called directly", fmt.Sprintf("ns, bytes and allocations for each request, one CPU, median of %s. "+
+		"A peer without sessions shows what the harness costs.", rounds(all[0].NS))) + g.markdown("ns, B, allocs")
+}
+
+// rounds says how many there are.
+func rounds(all []float64) string {
+	if len(all) == 1 {
+		return "one round"
+	}
+	return fmt.Sprintf("%d rounds", len(all))
 }
 
 func floor(all []Sample) string {
@@ -99,8 +107,8 @@ func overHTTP(all []HTTP) string {
 	if len(all) == 0 {
 		return ""
 	}
-	text := heading("HTTP", fmt.Sprintf("All on Redis, the server alone on one CPU, median of %d rounds. CPU is that of the server for each request; "+
-		"B is what a request allocates, and GC the share of the CPU that collects it, where the server is in Go.", len(all[0].PerSec)))
+	text := heading("HTTP", fmt.Sprintf("All on Redis, the server alone on one CPU, median of %s. CPU is that of the server for each request; "+
+		"B is what a request allocates, and GC the share of the CPU that collects it, where the server is in Go.", rounds(all[0].PerSec)))
 	for _, work := range Workloads {
 		here := slices.DeleteFunc(slices.Clone(all), func(h HTTP) bool { return h.Work != work })
 		slices.SortStableFunc(here, func(a, b HTTP) int { return cmp.Compare(median(b.PerSec), median(a.PerSec)) })
