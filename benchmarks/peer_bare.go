@@ -9,23 +9,15 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/valyala/fasthttp"
 )
 
-// The floors: no session at all, with net/http and with fasthttp, and the fewest commands of
-// go-redis that a workload can do with, without a library, a signature or a value decoded.
+// The floors: no session at all, and the fewest commands of go-redis that a workload can do
+// with, without a library, a signature or a value decoded.
 var _ = register(
 	Peer{Name: "bare", Kind: None, Open: func(Env) App {
 		app := App{HTTP: make(map[Workload]http.Handler), Close: func() {}}
 		for _, work := range Workloads {
 			app.HTTP[work] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, true) })
-		}
-		return app
-	}},
-	Peer{Name: "bare/fasthttp", Kind: None, Open: func(Env) App {
-		app := App{Fast: make(map[Workload]fasthttp.RequestHandler), Close: func() {}}
-		for _, work := range Workloads {
-			app.Fast[work] = func(ctx *fasthttp.RequestCtx) { ctx.WriteString("ok\n") }
 		}
 		return app
 	}},

@@ -25,7 +25,35 @@ var _ = register(
 		client := redis.NewClient(&redis.Options{Addr: env.Redis})
 		return openSession(env, &session.RedisStore{Client: client}, func() { client.Close() })
 	}},
+	Peer{Name: "session/redis-autopipe", Kind: Redis, Open: func(env Env) App {
+		return openPipelined(env, redis.DefaultBlockingAutoPipelineOptions())
+	}},
+	Peer{Name: "session/redis-fullduplex", Kind: Redis, Open: func(env Env) App {
+		options := redis.DefaultBlockingAutoPipelineOptions()
+		options.FullDuplex = true
+		return openPipelined(env, options)
+	}},
+	Peer{Name: "session/redis-cached", Kind: Redis, Open: func(env Env) App {
+		client := redis.NewClient(&redis.Options{
+			Addr: env.Redis, Protocol: 3,
+			ClientSideCacheConfig: &redis.ClientSideCacheConfig{MaxEntries: 100_000, MaxStaleness: 10 * time.Second},
+		})
+		return openSession(env, &session.RedisStore{Client: client}, func() { client.Close() })
+	}},
 )
+
+// openPipelined sends the commands of many requests in one write.
+func openPipelined(env Env, options *redis.AutoPipelineOptions) App {
+	client := redis.NewClient(&redis.Options{Addr: env.Redis})
+	pipeliner, err := client.AutoPipelineWithOptions(options)
+	if err != nil {
+		panic(err)
+	}
+	return openSession(env, &session.RedisStore{Client: pipeliner}, func() {
+		pipeliner.Close()
+		client.Close()
+	})
+}
 
 func openSession(env Env, store session.Store, closeStore func()) App {
 	options := session.Options{
@@ -36,10 +64,18 @@ func openSession(env Env, store session.Store, closeStore func()) App {
 	if env.Sliding {
 		options.IdleTimeout = idle * time.Second
 	}
+	return sessionApp(newManager(options), closeStore)
+}
+
+func newManager(options session.Options) *session.Manager {
 	sessions, err := session.New(options)
 	if err != nil {
 		panic(err)
 	}
+	return sessions
+}
+
+func sessionApp(sessions *session.Manager, closeStore func()) App {
 	read := func(w http.ResponseWriter, r *http.Request) {
 		answer(w, userIDKey.Get(session.From(r.Context())) == userID)
 	}
@@ -66,6 +102,10 @@ func openSession(env Env, store session.Store, closeStore func()) App {
 			roleKey.Set(s, role)
 			cartKey.Set(s, cart)
 			answer(w, true)
+		},
+		Show: func(w http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			show(w, Values{userIDKey.Get(s), emailKey.Get(s), roleKey.Get(s), cartKey.Get(s), countKey.Get(s)})
 		},
 	}
 	app := App{HTTP: make(map[Workload]http.Handler), Close: closeStore}
