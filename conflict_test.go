@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -65,6 +66,35 @@ func TestUpdateLosesNothing(t *testing.T) {
 		}
 		wg.Wait()
 		check(t, "counter after twenty more at once", counterOf(v), 24)
+	})
+}
+
+// Many requests that change one session at the same time are made one after the other, and
+// not all again whenever one of them goes through.
+func TestConflictsAreQueued(t *testing.T) {
+	const requests = 256
+	count := use(func(s *session.Session) { counterKey.Update(s, increment) })
+	inBubble(t, func(t *testing.T) {
+		sp := &spy{Store: new(session.MemoryStore), before: func(string, string) error {
+			time.Sleep(time.Millisecond) // the way to the store and back
+			return nil
+		}}
+		v := newVisitor(newManager(t, session.Options{Store: sp, StoreTimeout: 10 * time.Second}))
+		v.get(count)
+		sp.took()
+		began := time.Now()
+		var all sync.WaitGroup
+		for range requests {
+			all.Go(func() { check(t, "status", v.copy().post(count).StatusCode, http.StatusOK) })
+		}
+		all.Wait()
+		check(t, "counter", counterOf(v), requests+1)
+		if calls := len(strings.Fields(sp.took())); calls > 5*requests {
+			t.Errorf("%d calls of the store for %d requests", calls, requests)
+		}
+		if took := time.Since(began); took > 3*requests*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
 	})
 }
 

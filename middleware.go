@@ -26,6 +26,7 @@ type Manager struct {
 	codec      wire.Codec
 	store      wire.Store // that of the options, as the sessions call it
 	inProcess  bool       // it never waits
+	conflicts  queues
 	warned     atomic.Bool
 }
 

@@ -105,12 +105,12 @@ const (
 
 // A world is one run of a history.
 type world struct {
-	store    session.Store
-	managers []*session.Manager // before and after the rotation
-	reader   *session.Manager   // reads, and changes nothing
-	jar      map[string]string
-	tabs     []*tab
-	now      int // which manager is in use
+	store     session.Store
+	processes func() []*session.Manager
+	reader    *session.Manager // reads, and changes nothing
+	jar       map[string]string
+	tabs      []*tab
+	now       int // which of a tab's managers is in use
 
 	reference map[string]map[string]string // what each live session holds, by its first key
 	first     map[string]string            // the key before, of one that a renewal has made
@@ -133,9 +133,11 @@ func (w *world) fail(format string, args ...any) {
 	}
 }
 
-// A tab makes its requests one after the other. All tabs share the jar.
+// A tab makes its requests one after the other. All tabs share the jar. Each has a process
+// of its own, because within one the saves of a session wait for each other.
 type tab struct {
 	world    *world
+	managers []*session.Manager // before and after the rotation
 	number   int
 	requests []string
 	running  bool
@@ -368,9 +370,12 @@ func newWorld(t testing.TB, store session.Store, h *history) *world {
 	if strings.Contains(h.options, "x") {
 		options.WireFormat = expressFormat
 	}
-	for _, secrets := range [][]string{{secretA}, {secretB, secretA}} {
-		options.Secrets = secrets
-		w.managers = append(w.managers, newManager(t, options))
+	w.processes = func() (managers []*session.Manager) {
+		for _, secrets := range [][]string{{secretA}, {secretB, secretA}} {
+			options.Secrets = secrets
+			managers = append(managers, newManager(t, options))
+		}
+		return managers
 	}
 	w.reader = newManager(t, session.Options{Store: readOnly{store}, Secrets: []string{secretA, secretB},
 		Cookie: options.Cookie, IdleTimeout: modelIdle, AbsoluteTimeout: modelAbsolute, WireFormat: options.WireFormat})
@@ -449,7 +454,7 @@ func (w *world) goOn(n int) {
 }
 
 func (w *world) addTab(requests []string) {
-	w.tabs = append(w.tabs, &tab{world: w, number: len(w.tabs), requests: requests, event: make(chan string), resume: make(chan struct{})})
+	w.tabs = append(w.tabs, &tab{world: w, managers: w.processes(), number: len(w.tabs), requests: requests, event: make(chan string), resume: make(chan struct{})})
 }
 
 func (w *world) canGo(n int) bool {
@@ -480,7 +485,7 @@ func (t *tab) send(script string) {
 	w := t.world
 	r := &modelRequest{presented: w.jar["sid"]}
 	t.request = r
-	v := &visitor{server: w.managers[w.now].Handler(app), jar: maps.Clone(w.jar)}
+	v := &visitor{server: t.managers[w.now].Handler(app), jar: maps.Clone(w.jar)}
 	response := v.send(http.MethodGet, use(func(s *session.Session) {
 		for action := range strings.SplitSeq(script, ",") {
 			t.act(s, action)

@@ -90,9 +90,21 @@ func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (wire
 // session has ended.
 func (m *Manager) swap(ctx context.Context, old stored, next wire.Record, replay func(*wire.Record) error) (stored, error) {
 	var marks []wire.Mark
+	var done func()
+	defer func() {
+		if done != nil {
+			done()
+		}
+	}()
 	for attempt := 1; ; attempt++ {
-		marks = append(marks, next.Stamp())
-		st, err := m.swapStamped(ctx, old, next)
+		var st stored
+		var err error
+		if done == nil && m.conflicts.isBusy(old.at) {
+			err = ErrConflict // when our turn comes, old will not be what is there
+		} else {
+			marks = append(marks, next.Stamp())
+			st, err = m.swapStamped(ctx, old, next)
+		}
 		switch {
 		case err == nil || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNotFound):
 			return st, err
@@ -100,6 +112,9 @@ func (m *Manager) swap(ctx context.Context, old stored, next wire.Record, replay
 			return stored{}, err
 		}
 		if errors.Is(err, ErrConflict) {
+			if done == nil {
+				done = m.conflicts.await(ctx, old.at, min(m.options.StoreTimeout/2, patience))
+			}
 			if err := wire.Pause(ctx, attempt); err != nil {
 				return stored{}, unavailable("save", err)
 			}
