@@ -72,19 +72,24 @@ func opens(cmd redis.Cmder) bool {
 
 // OffBudget compares a table with what its requests cost, as [Commands.Took] has it, and
 // returns where they differ. The first line of the table names the options, the first cell
-// of each other line a request; an empty cell is as the first of its line.
+// of each other line a request; an empty cell is as the first of its line. A column in
+// parentheses is there for comparison, and not looked at.
 func OffBudget(table string, cost func(request, option string) string) (findings []string) {
 	lines := strings.Split(strings.TrimSpace(table), "\n")
 	options := cells(lines[0])[1:]
+	first := slices.IndexFunc(options, func(option string) bool { return !strings.HasPrefix(option, "(") })
 	for _, line := range lines[1:] {
-		row := cells(line)
+		request, costs := cells(line)[0], cells(line)[1:]
 		for i, option := range options {
-			want := row[1]
-			if i+1 < len(row) {
-				want = cmp.Or(row[i+1], want)
+			if strings.HasPrefix(option, "(") {
+				continue
 			}
-			if got := cost(row[0], option); got != want {
-				findings = append(findings, fmt.Sprintf("%s, with %s: %s; the budget is %s", row[0], option, got, want))
+			want := costs[first]
+			if i < len(costs) {
+				want = cmp.Or(costs[i], want)
+			}
+			if got := cost(request, option); got != want {
+				findings = append(findings, fmt.Sprintf("%s, with %s: %s; the budget is %s", request, option, got, want))
 			}
 		}
 	}
