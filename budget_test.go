@@ -138,11 +138,10 @@ func TestBudget(t *testing.T) {
 	client, _, _ := slowReplica(t, 0)
 	sent := new(redistest.Commands)
 	client.AddHook(sent)
-	store := session.RedisStore{Client: client}
-	store.CompareAndSwap(t.Context(), "a", nil, nil, time.Hour) // so that Redis has the script
+	(&session.RedisStore{Client: client}).CompareAndSwap(t.Context(), "a", nil, nil, time.Hour) // so that Redis has the script
 	for _, finding := range redistest.OffBudget(budget, func(request, option string) string {
-		used := store
-		return budgetCost(t, sent, session.Options{Store: &used}, request, option)
+		store := &session.RedisStore{Client: client}
+		return budgetCost(t, sent.Took, store, store, request, option)
 	}) {
 		t.Error(finding)
 	}
@@ -164,7 +163,7 @@ no cookie: login   | set         |
 	store := &session.RedisStore{Client: client}
 	store.CompareAndSwap(t.Context(), "a", nil, nil, time.Hour)
 	check(t, "findings", redistest.OffBudget(table, func(request, option string) string {
-		return budgetCost(t, sent, session.Options{Store: looksTwice{store}}, request, option)
+		return budgetCost(t, sent.Took, store, looksTwice{store}, request, option)
 	}), []string{
 		"session: untouched, with Rolling: get get; the budget is get",
 		"session: read, with none: get get; the budget is get",
@@ -181,10 +180,11 @@ func (s looksTwice) Load(ctx context.Context, key string) ([]byte, error) {
 	return s.Store.Load(ctx, key)
 }
 
-// budgetCost makes the request, and returns what was sent to Redis for it.
-func budgetCost(t *testing.T, sent *redistest.Commands, options session.Options, request, option string) string {
+// budgetCost makes the request, with a session that was begun and then read in one store,
+// and returns what the other sends to Redis for it.
+func budgetCost(t *testing.T, took func() string, begun, store session.Store, request, option string) string {
 	t.Helper()
-	before := options
+	before, options := session.Options{Store: begun}, session.Options{Store: store}
 	set, ok := budgetOptions[option]
 	if set(&options); option != "old secret" {
 		set(&before)
@@ -200,6 +200,8 @@ func budgetCost(t *testing.T, sent *redistest.Commands, options session.Options,
 		t.Fatalf("%s, with %s: nobody knows what that is", request, option)
 	}
 	m := newManager(t, before)
+	before.Store = store
+	remembers := newManager(t, before).Handler(app)
 	begin := func() *visitor {
 		v := newVisitor(m)
 		v.get(use(func(s *session.Session) {
@@ -208,9 +210,17 @@ func budgetCost(t *testing.T, sent *redistest.Commands, options session.Options,
 				s.SetMaxAge(48 * time.Hour)
 			}
 		}))
+		other := v.copy()
+		other.server = remembers
+		other.get(look)
 		return v
 	}
-	end := func(v *visitor) { v.copy().get(logout) }
+	elsewhere := func(v *visitor, do handler) {
+		v.copy().get(do)
+		other := v.copy()
+		other.server = remembers
+		eventually(t, "it is known that the cookie opens nothing", func() bool { return nameOf(other) == "" })
+	}
 	v, second := begin(), ""
 	switch who {
 	case "session", "due":
@@ -219,15 +229,15 @@ func budgetCost(t *testing.T, sent *redistest.Commands, options session.Options,
 	case "forged":
 		v.jar[sid] = strings.Repeat("A", 120)
 	case "ended":
-		end(v)
+		elsewhere(v, logout)
 	case "renewed":
-		v.copy().get(renew)
+		elsewhere(v, renew)
 	case "ended+session":
-		end(v)
+		elsewhere(v, logout)
 		second = begin().jar[sid]
 	case "session+ended":
 		other := begin()
-		end(other)
+		elsewhere(other, logout)
 		second = other.jar[sid]
 	default:
 		t.Fatalf("%s: nobody knows who that is", request)
@@ -237,14 +247,14 @@ func budgetCost(t *testing.T, sent *redistest.Commands, options session.Options,
 	if isPost {
 		method = http.MethodPost
 	}
-	sent.Took()
+	took()
 	response := v.send(method, do, func(r *http.Request) {
 		if second != "" {
 			r.AddCookie(&http.Cookie{Name: sid, Value: second})
 		}
 	})
 	check(t, request+", with "+option+": status", response.StatusCode, http.StatusOK)
-	return sent.Took()
+	return took()
 }
 
 // EVAL follows once, where the server does not have the script yet, or not any more.
