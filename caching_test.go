@@ -371,6 +371,7 @@ func TestMaxStalenessBoundsWhatNobodyHears(t *testing.T) {
 		"with":    func(o *redis.Options) { o.ClientSideCacheConfig.MaxStaleness = staleness },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := newPair(t, change)
 			here, there := p.begin(t)
 			p.gate.HoldAll()
@@ -404,6 +405,44 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 	if n := client.CSCStats().Entries; n == 0 || n > 100 {
 		t.Errorf("%d entries, want 100 at most", n)
+	}
+}
+
+// Where go-redis cannot cache, and under load together with pipelining, reads go to Redis.
+func TestCacheIsNotUsed(t *testing.T) {
+	for name, open := range map[string]func(addr string) session.RedisClient{
+		"in another database": func(addr string) session.RedisClient {
+			return newClient(t, addr, caching, func(o *redis.Options) { o.DB = 1 })
+		},
+		"with pipelining": func(addr string) session.RedisClient { return clientKinds["caching and pipelining"](t, addr) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr := startCaching(t)
+			redistest.Allow(t, addr, redistest.SelectRights)
+			gate := faultproxy.NewGate(t, addr)
+			v := newVisitor(newManager(t, session.Options{Store: &session.RedisStore{Client: open(gate.Addr)}}))
+			v.get(setName("x"))
+			time.Sleep(2 * time.Second) // so that it is not read from Redis because it has just been written
+			v.get(look)
+			gate.Took()
+			const tabs, requests = 16, 100
+			var wg sync.WaitGroup
+			for range tabs {
+				tab := v.copy()
+				wg.Go(func() {
+					for range requests {
+						tab.get(look)
+					}
+				})
+			}
+			wg.Wait()
+			reads := strings.Count(gate.Took(), "get")
+			t.Logf("%d of %d reads were asked of Redis", reads, tabs*requests)
+			if reads < tabs*requests/4 {
+				t.Error("and docs/redis.md says that they are")
+			}
+		})
 	}
 }
 
