@@ -48,8 +48,8 @@ func (s *Session) find() {
 	defer cancel()
 	replaced := ""
 	for _, c := range s.cookie.verified() {
-		st, err := s.fetchWithin(ctx, c.Handle)
 		proof := wire.DigestOf(c.Secret)
+		st, err := s.look(ctx, c.Handle, proof)
 		switch {
 		case err == nil && st.Opens(proof):
 			s.phase, s.id, s.proof, s.replaces = found, c.ID, proof, st.Secrets
@@ -74,6 +74,20 @@ func (s *Session) find() {
 		s.say(slog.LevelInfo, "session: the cookie has been replaced by a renewal; the request is anonymous",
 			slog.String("session", s.manager.codec.LogHandle(replaced)))
 	}
+}
+
+// look fetches what a cookie names. A cache may not have heard yet of a login, a renewal or
+// a logout, so what it says counts only for a request that is safe, and if it is the
+// record that the cookie opens.
+func (s *Session) look(ctx context.Context, handle string, proof wire.Digest) (st stored, err error) {
+	m := s.manager
+	if m.cached != nil && isSafe(s.request.Method) {
+		s.outside(func() { st, err = m.fetchFrom(ctx, m.cached, handle) })
+		if err == nil && st.Opens(proof) || errors.Is(err, ErrUnavailable) {
+			return st, err
+		}
+	}
+	return s.fetchWithin(ctx, handle)
 }
 
 // readCookie looks at the request's cookies, once.

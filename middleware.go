@@ -25,6 +25,7 @@ type Manager struct {
 	cookieName string
 	codec      wire.Codec
 	store      wire.Store // that of the options, as the sessions call it
+	cached     wire.Store // the same where what it says may be out of date; nil if it never is
 	inProcess  bool       // it never waits
 	conflicts  queues
 	warned     atomic.Bool
@@ -50,6 +51,9 @@ func New(options Options) (*Manager, error) {
 		m.store, m.inProcess = lender{memory}, true
 	} else {
 		m.store = boundedStore{options.Store, options.StoreTimeout}
+	}
+	if store, ok := options.Store.(*RedisStore); ok && store.mayCache() {
+		m.cached = boundedStore{glancing{store}, options.StoreTimeout}
 	}
 	if len(options.Secrets) == 0 {
 		m.log(context.Background(), slog.LevelInfo, "session: no Secrets: signing with a random one, so cookies and sessions end with this process")

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"strings"
 	"sync"
@@ -34,6 +35,12 @@ type RedisStore struct {
 	// [redis.NewFailoverClient] (Sentinel), [redis.NewClusterClient],
 	// [redis.NewRing], or one that pipelines by itself or caches. It must read
 	// from the primary. Whoever made it closes it. Nil is an error of [New].
+	//
+	// What a client that caches remembers is used for requests with a safe method
+	// only, if the cookie opens it and this store has not just written it. Such a request may
+	// see a session for some milliseconds after another process has changed or ended it; set
+	// MaxStaleness of [redis.ClientSideCacheConfig], which bounds that where the
+	// network fails. Everything else is asked of Redis, with EVAL.
 	Client RedisClient
 
 	// Prefix stands before each key. Empty means "sess:", as with connect-redis.
@@ -65,6 +72,8 @@ type RedisStore struct {
 	// [redis.Client], a [redis.ClusterClient] or a [redis.Ring]: another client is
 	// an error of [New].
 	WaitReplicas int
+
+	written recent // if the client may cache
 }
 
 // RedisClient is what a [RedisStore] calls. Every client of go-redis v9 has it.
@@ -95,12 +104,91 @@ func (s *RedisStore) prefix() string {
 	return s.Prefix
 }
 
-// Load implements [Store] with GET.
+// Load implements [Store] with GET, or with EVAL if the client might answer a GET out of
+// its own memory.
 func (s *RedisStore) Load(ctx context.Context, key string) ([]byte, error) {
+	if !s.mayCache() {
+		return s.read(ctx, func() (string, error) { return s.Client.Get(ctx, s.key(key)).Result() })
+	}
+	return s.read(ctx, func() (string, error) { return s.Client.Eval(ctx, getScript, []string{s.key(key)}).Text() })
+}
+
+// glance is Load with GET. If the client answers out of its own memory, it may not know yet
+// what others have written. What went through this store it knows: go-redis forgets its own
+// writes no sooner than others'.
+func (s *RedisStore) glance(ctx context.Context, key string) ([]byte, error) {
+	if s.written.has(s.key(key)) {
+		return s.Load(ctx, key)
+	}
+	return s.read(ctx, func() (string, error) { return s.Client.Get(ctx, s.key(key)).Result() })
+}
+
+// glancing is a RedisStore whose Load is a glance.
+type glancing struct{ *RedisStore }
+
+func (g glancing) Load(ctx context.Context, key string) ([]byte, error) { return g.glance(ctx, key) }
+
+// mayCache reports whether the client might answer a GET out of its own memory. Of an
+// AutoPipeliner nobody can tell.
+func (s *RedisStore) mayCache() bool {
+	switch c := s.Client.(type) {
+	case *redis.AutoPipeliner:
+		return true
+	case interface{ Options() *redis.Options }:
+		o := c.Options()
+		return o.ClientSideCacheConfig != nil || o.ClientSideCache != nil
+	}
+	return false
+}
+
+// getScript is GET, which no client answers itself.
+const getScript = `return redis.pcall('GET', KEYS[1])`
+
+// recent is a set of keys that keeps each for one to two seconds, which is longer than
+// Redis needs to tell a client that a key has changed.
+type recent struct {
+	mu       sync.Mutex
+	now, old map[uint64]struct{} // by hash: a key may be half a secret
+	since    time.Time
+}
+
+var recentSeed = maphash.MakeSeed()
+
+func (r *recent) add(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turn()
+	r.now[maphash.String(recentSeed, key)] = struct{}{}
+}
+
+func (r *recent) has(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turn()
+	hash := maphash.String(recentSeed, key)
+	_, now := r.now[hash]
+	_, old := r.old[hash]
+	return now || old
+}
+
+// turn is called with r.mu held.
+func (r *recent) turn() {
+	const period = time.Second
+	age := time.Since(r.since)
+	if age < period {
+		return
+	}
+	if r.old = r.now; age >= 2*period {
+		r.old = nil
+	}
+	r.now, r.since = make(map[uint64]struct{}), time.Now()
+}
+
+func (s *RedisStore) read(ctx context.Context, get func() (string, error)) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	val, err := s.Client.Get(ctx, s.key(key)).Result()
+	val, err := get()
 	s.lookAgain(ctx, err)
 	switch {
 	case errors.Is(err, redis.Nil):
@@ -201,6 +289,9 @@ func (replyError) RedisError()     {}
 // also for a command that changes nothing, such as a repeated DEL: what it repeats
 // may be a write that was done before and not acknowledged.
 func (s *RedisStore) write(ctx context.Context, key string, command func(RedisClient) redis.Cmder) error {
+	if s.mayCache() {
+		defer s.written.add(key) // whatever becomes of it
+	}
 	if s.WaitReplicas <= 0 {
 		err := command(s.Client).Err()
 		s.lookAgain(ctx, err)
