@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
@@ -29,7 +30,7 @@ func measureCommands(r *Results, s Settings) error {
 	for _, peer := range s.peers(Redis) {
 		for _, work := range Workloads {
 			s.say("commands: %s %s", peer.Name, work)
-			result, err := countCommands(peer, work, proxy)
+			result, err := countCommands(peer, work, proxy, s.Quick)
 			if err != nil {
 				return err
 			}
@@ -39,7 +40,7 @@ func measureCommands(r *Results, s Settings) error {
 	return nil
 }
 
-func countCommands(peer Peer, work Workload, proxy *Proxy) (result Commands, err error) {
+func countCommands(peer Peer, work Workload, proxy *Proxy, quick bool) (result Commands, err error) {
 	server, err := startServer("", peer, Env{Redis: proxy.Addr, Sliding: work == Sliding})
 	if err != nil {
 		return result, err
@@ -50,6 +51,9 @@ func countCommands(peer Peer, work Workload, proxy *Proxy) (result Commands, err
 	cookies, err := client.login(countedSessions)
 	if err != nil {
 		return result, err
+	}
+	if work.hasCookie() && !quick {
+		time.Sleep(peer.Settles)
 	}
 	for i := range countedSessions + countedRequests {
 		if i == countedSessions {

@@ -80,6 +80,9 @@ func (l wrk) server(peer Peer, work Workload, redis string) (result HTTP, err er
 		if cookies, err = l.login(server.Addr); err != nil {
 			return result, err
 		}
+		if l.seconds >= 1 {
+			time.Sleep(peer.Settles)
+		}
 	}
 	if _, err := l.run(server.Addr, work, cookies, l.seconds/4); err != nil { // to warm up
 		return result, err

@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/valyala/fasthttp"
 )
@@ -15,6 +16,9 @@ type Peer struct {
 
 	// Open returns the peer ready to serve. It is called once in a process.
 	Open func(Env) App
+
+	// Settles is how long after a login a session is read as it goes on being read.
+	Settles time.Duration
 
 	// Node is the folder of a server that is not written in Go, and Open nil. It is run as
 	// node server.js with the addresses to listen on and of Redis, and "sliding" for S.
