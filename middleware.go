@@ -19,7 +19,8 @@ import (
 // A Manager gives the requests of one application their sessions. Several
 // managers, each with a cookie name of its own, can work on one request.
 //
-// It is safe for concurrent use, holds no connection or goroutine, and needs no Close.
+// It is safe for concurrent use, holds no connection, and needs no Close: the goroutines
+// that call the store end by themselves a second or two after the last call.
 type Manager struct {
 	options    Options // with defaults, without secrets
 	cookieName string
@@ -50,10 +51,12 @@ func New(options Options) (*Manager, error) {
 	if memory, ok := options.Store.(*MemoryStore); ok {
 		m.store, m.inProcess = lender{memory}, true
 	} else {
-		m.store = boundedStore{options.Store, options.StoreTimeout}
-	}
-	if store, ok := options.Store.(*RedisStore); ok && store.mayCache() {
-		m.cached = boundedStore{glancing{store}, options.StoreTimeout}
+		b := bounded(options.Store, options.StoreTimeout)
+		m.store = b
+		if store, ok := options.Store.(*RedisStore); ok && store.mayCache() {
+			b.store = glancing{store}
+			m.cached = b
+		}
 	}
 	if len(options.Secrets) == 0 {
 		m.log(context.Background(), slog.LevelInfo, "session: no Secrets: signing with a random one, so cookies and sessions end with this process")

@@ -215,6 +215,12 @@ func canWait(client RedisClient) bool {
 	return false
 }
 
+// isNetwork reports whether the client is one of go-redis, and no test's.
+func isNetwork(client RedisClient) bool {
+	_, pipelines := client.(*redis.AutoPipeliner)
+	return pipelines || canWait(client)
+}
+
 // isNil reports whether the client is nil, or a nil pointer of a client's type.
 func isNil(client RedisClient) bool {
 	v := reflect.ValueOf(client)
