@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"math"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -226,16 +227,19 @@ func (s *MemoryStore) scheduleSweep() {
 // sweep removes what has expired, one shard after the other.
 func (s *MemoryStore) sweep() {
 	for i := range s.shards {
-		s.shards[i].sweep(time.Now(), &s.count)
+		if s.shards[i].sweep(time.Now(), &s.count) {
+			runtime.Gosched() // a request that waits for a CPU is not to wait for all shards
+		}
 	}
 }
 
-func (sh *memoryShard) sweep(now time.Time, count *atomic.Int64) {
+// sweep reports whether there was anything to look for.
+func (sh *memoryShard) sweep(now time.Time, count *atomic.Int64) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	nowMS := now.UnixMilli()
 	if len(sh.entries) == 0 || nowMS < sh.earliest {
-		return
+		return false
 	}
 	sh.earliest = math.MaxInt64
 	for key, e := range sh.entries {
@@ -249,6 +253,7 @@ func (sh *memoryShard) sweep(now time.Time, count *atomic.Int64) {
 	if len(sh.entries) == 0 {
 		sh.entries = nil // a map that was large gives its memory back
 	}
+	return true
 }
 
 // live returns the entry under key if its time has not run out.
