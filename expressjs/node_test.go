@@ -691,7 +691,8 @@ func TestNodeOwnCookie(t *testing.T) {
 		v.post(from, "/login", ada)
 		remember[from.name](v)
 		cookie, member := v.setCookie, string(a.record(t, v.id())["cookie"])
-		if !strings.Contains(member, `"originalMaxAge":3600000,`) {
+		// Express takes what is left of the hour when it has set the end: now and then a millisecond less.
+		if !strings.Contains(member, `"originalMaxAge":3600000,`) && !strings.Contains(member, `"originalMaxAge":35999`) {
 			t.Errorf("%s has left the member cookie %s", from.name, member)
 		}
 		for _, side := range []side{to, from} {
