@@ -209,6 +209,7 @@ func (p *presented) readFrom(r *http.Request, m *Manager) {
 }
 
 // cookieValue returns the value in a pair of a Cookie header, if the pair has the name.
+// Values with bytes that no server may send are none, as in net/http.
 func cookieValue(pair, name string) (value string, quoted, ok bool) {
 	pairName, value, _ := strings.Cut(textproto.TrimString(pair), "=")
 	if textproto.TrimString(pairName) != name {
@@ -216,6 +217,11 @@ func cookieValue(pair, name string) (value string, quoted, ok bool) {
 	}
 	if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
 		value, quoted = value[1:len(value)-1], true
+	}
+	for i := range len(value) {
+		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return "", false, false
+		}
 	}
 	return value, quoted, true
 }
