@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -41,6 +42,19 @@ func (b benchmarks) run(name, cpus string, each time.Duration, args ...string) (
 		return nil, fmt.Errorf("benchmark %s: %w\n%s", name, err, output)
 	}
 	return parseBenchmarks(output)
+}
+
+// runEach runs them once for each peer, in a process of its own: what one leaves in the
+// heap would make others slower.
+func (b benchmarks) runEach(peers []Peer, name, cpus string, each time.Duration, args ...string) (lines []Benchmark, err error) {
+	for _, peer := range peers {
+		of, err := b.run(name, cpus, each, append(args, "-peers=^"+regexp.QuoteMeta(peer.Name)+"$")...)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, of...)
+	}
+	return lines, nil
 }
 
 func parseBenchmarks(output []byte) (lines []Benchmark, err error) {

@@ -18,7 +18,7 @@ func measureMicro(r *Results, s Settings) error {
 		for _, line := range floor {
 			r.Floor = addSample(r.Floor, line)
 		}
-		lines, err := b.run("BenchmarkMicro", "1", s.Micro, "-peers="+s.Peers.String())
+		lines, err := b.runEach(s.peers(Memory, Cookie, None), "BenchmarkMicro", "1", s.Micro)
 		for _, line := range lines {
 			r.Micro = addMicro(r.Micro, line)
 		}
@@ -70,7 +70,7 @@ func addMicro(results []Micro, line Benchmark) []Micro {
 func measureParallel(r *Results, s Settings) error {
 	r.Parallel = nil
 	return s.benchmarkRounds("parallel", func(b benchmarks) error {
-		lines, err := b.run("BenchmarkParallel", "1,2", s.Micro, "-peers="+s.Peers.String(), fmt.Sprintf("-sessions=%d", s.size(100_000)))
+		lines, err := b.runEach(s.peers(Memory, None), "BenchmarkParallel", "1,2", s.Micro, fmt.Sprintf("-sessions=%d", s.size(100_000)))
 		for _, line := range lines {
 			i := slices.IndexFunc(r.Parallel, func(p Parallel) bool { return p.Peer == line.Name })
 			if i < 0 {
