@@ -53,7 +53,7 @@ func (s *Session) find() {
 		switch {
 		case err == nil && st.Opens(proof):
 			s.phase, s.id, s.proof, s.replaces = found, c.ID, proof, st.Secrets
-			s.cookie.old = c.old
+			s.cookie.old = c.value == ""
 			s.show(st)
 			return
 		case err == nil:
@@ -469,7 +469,7 @@ func (s *Session) header(h http.Header) {
 	case s.sendCookie != keepCookie && s.phase == found && s.stored.Opens(s.proof):
 		s.sendCookie = keepCookie
 		m := s.manager
-		cookie, secure := m.codec.SetCookie(s.id, &s.stored.Record, m.cookieLife(&s.stored.Record))
+		cookie, secure := m.codec.SetCookie(s.id, s.cookie.value(s.id), &s.stored.Record, m.cookieLife(&s.stored.Record))
 		s.setCookie(h, cookie)
 		if m.browserDrops(s.request, secure) {
 			s.say(slog.LevelWarn, "session: a browser that sees plain HTTP here drops this secure cookie: use HTTPS or localhost, or set Cookie.Insecure; "+

@@ -201,7 +201,10 @@ func (p *presented) readFrom(r *http.Request, m *Manager) {
 				return
 			}
 			if id, old, ok := m.codec.Verify(value, quoted); ok && (p.n == 0 || p.ids[0].ID != id) {
-				p.ids[p.n] = presentedID{id, old}
+				p.ids[p.n].ID = id
+				if !old {
+					p.ids[p.n].value = value
+				}
 				p.n++
 			}
 		}
@@ -229,9 +232,19 @@ func cookieValue(pair, name string) (value string, quoted, ok bool) {
 // verified returns the ids that carry a good signature, in the request's order.
 func (p *presented) verified() []presentedID { return p.ids[:p.n] }
 
+// value returns that of a cookie which brought the id, if the newest secret has signed it.
+func (p *presented) value(id wire.ID) string {
+	for _, c := range p.verified() {
+		if c.ID == id {
+			return c.value
+		}
+	}
+	return ""
+}
+
 type presentedID struct {
 	wire.ID
-	old bool // signed by an older secret
+	value string // of the cookie; empty if an older secret has signed it
 }
 
 // browserDrops reports, once, that a secure cookie goes out where a browser will

@@ -121,8 +121,10 @@ func isCanonical(value string) bool {
 
 var strictBase64 = base64.URLEncoding.Strict()
 
-func (c *nativeCodec) SetCookie(id wire.ID, _ *wire.Record, maxAge time.Duration) (line string, secure bool) {
-	value := c.sign(id)
+func (c *nativeCodec) SetCookie(id wire.ID, value string, _ *wire.Record, maxAge time.Duration) (line string, secure bool) {
+	if value == "" {
+		value = c.sign(id)
+	}
 	if maxAge <= 0 {
 		return c.line[0] + value + c.line[1] + c.line[2], c.cookie.Secure
 	}

@@ -97,8 +97,9 @@ type attributes struct {
 }
 
 // SetCookie writes what express-session writes, with the attributes of the session's own
-// record, and Expires where it has a lifetime.
-func (c *codec) SetCookie(id wire.ID, r *wire.Record, maxAge time.Duration) (line string, secure bool) {
+// record, and Expires where it has a lifetime. It signs anew, since Verify takes a value that
+// is spelt in another way.
+func (c *codec) SetCookie(id wire.ID, _ string, r *wire.Record, maxAge time.Duration) (line string, secure bool) {
 	a := c.cookieOf(r).attributes
 	var end string
 	if maxAge > 0 {

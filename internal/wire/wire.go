@@ -55,8 +55,9 @@ type Cookies interface {
 
 	// SetCookie returns the Set-Cookie line for the id of a session, and reports
 	// whether it has the Secure attribute. The browser is to keep the cookie for
-	// maxAge, which is 0 for until it closes.
-	SetCookie(id ID, r *Record, maxAge time.Duration) (line string, secure bool)
+	// maxAge, which is 0 for until it closes. The value, unless it is empty, is what
+	// Verify has taken for the id, signed by the newest secret: it may be sent again.
+	SetCookie(id ID, value string, r *Record, maxAge time.Duration) (line string, secure bool)
 
 	// DeleteCookie returns the Set-Cookie line that makes a browser forget the cookie
 	// of a session. Its record is nil where nobody has loaded it.
