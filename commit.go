@@ -47,21 +47,21 @@ func (s *Session) find() {
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
 	replaced := ""
-	for _, c := range s.cookie.verified() {
-		proof := wire.DigestOf(c.Secret)
-		st, err := s.look(ctx, c.Handle, proof)
+	for i, id := range s.cookie.verified() {
+		proof := wire.DigestOf(id.Secret)
+		st, err := s.look(ctx, id.Handle, proof)
 		switch {
 		case err == nil && st.Opens(proof):
-			s.phase, s.id, s.proof, s.replaces = found, c.ID, proof, st.Secrets
-			s.cookie.old = c.value == ""
+			s.phase, s.id, s.proof, s.replaces = found, id, proof, st.Secrets
+			s.cookie.old = s.cookie.older[i]
 			s.show(st)
 			return
 		case err == nil:
-			replaced = c.Handle
+			replaced = id.Handle
 		case errors.Is(err, ErrNotFound):
 		case errors.Is(err, ErrUnreadable):
 			s.say(slog.LevelWarn, "session: the stored record is unreadable, and left alone; its cookie opens nothing",
-				slog.String("session", s.manager.codec.LogHandle(c.Handle)), slog.Any("err", err))
+				slog.String("session", s.manager.codec.LogHandle(id.Handle)), slog.Any("err", err))
 		default:
 			s.begin()
 			s.fail(err)
@@ -434,8 +434,8 @@ func (s *Session) retire() {
 	if s.phase == found {
 		add(s.id.Handle)
 	}
-	for _, c := range s.cookie.verified() {
-		add(c.Handle)
+	for _, id := range s.cookie.verified() {
+		add(id.Handle)
 	}
 }
 

@@ -177,11 +177,13 @@ const (
 
 // presented is what a request's cookies say of its session.
 type presented struct {
-	ids  [maxVerified]presentedID
-	n    uint8
-	read bool
-	any  bool // there was a cookie of our name, good or bad
-	old  bool // the session was found by a cookie that an older secret has signed
+	ids   [maxVerified]wire.ID
+	first string            // the value that ids[0] came in
+	older [maxVerified]bool // signed by an older secret
+	n     uint8
+	read  bool
+	any   bool // there was a cookie of our name, good or bad
+	old   bool // the session was found by a cookie that an older secret has signed
 }
 
 // readFrom looks at the request's cookies, as [http.Request.CookiesNamed] does.
@@ -200,11 +202,11 @@ func (p *presented) readFrom(r *http.Request, m *Manager) {
 			if candidates++; candidates > maxCandidates || p.n == maxVerified {
 				return
 			}
-			if id, old, ok := m.codec.Verify(value, quoted); ok && (p.n == 0 || p.ids[0].ID != id) {
-				p.ids[p.n].ID = id
-				if !old {
-					p.ids[p.n].value = value
+			if id, old, ok := m.codec.Verify(value, quoted); ok && (p.n == 0 || p.ids[0] != id) {
+				if p.n == 0 {
+					p.first = value
 				}
+				p.ids[p.n], p.older[p.n] = id, old
 				p.n++
 			}
 		}
@@ -230,21 +232,14 @@ func cookieValue(pair, name string) (value string, quoted, ok bool) {
 }
 
 // verified returns the ids that carry a good signature, in the request's order.
-func (p *presented) verified() []presentedID { return p.ids[:p.n] }
+func (p *presented) verified() []wire.ID { return p.ids[:p.n] }
 
-// value returns that of a cookie which brought the id, if the newest secret has signed it.
+// value returns what may be sent again for the id, as far as that is known.
 func (p *presented) value(id wire.ID) string {
-	for _, c := range p.verified() {
-		if c.ID == id {
-			return c.value
-		}
+	if p.n > 0 && p.ids[0] == id && !p.older[0] {
+		return p.first
 	}
 	return ""
-}
-
-type presentedID struct {
-	wire.ID
-	value string // of the cookie; empty if an older secret has signed it
 }
 
 // browserDrops reports, once, that a secure cookie goes out where a browser will
