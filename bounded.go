@@ -21,7 +21,7 @@ func bounded(store Store, timeout time.Duration) boundedStore {
 	b := boundedStore{store: store, timeout: timeout}
 	// Not for other stores: an idle caller would outlive a testing/synctest bubble, in which
 	// an app may test what it does with a store of its own.
-	if redis, ok := store.(*RedisStore); ok && isNetwork(redis.Client) {
+	if redis, ok := store.(*RedisStore); ok && isGoRedis(redis.Client) {
 		b.callers = make(callers)
 	}
 	return b

@@ -215,8 +215,8 @@ func canWait(client RedisClient) bool {
 	return false
 }
 
-// isNetwork reports whether the client is one of go-redis, and no test's.
-func isNetwork(client RedisClient) bool {
+// isGoRedis reports whether the client is one of go-redis, and no test's.
+func isGoRedis(client RedisClient) bool {
 	_, pipelines := client.(*redis.AutoPipeliner)
 	return pipelines || canWait(client)
 }

@@ -34,9 +34,9 @@ func (q *queues) isBusy(key string) bool {
 // patience is how long a save waits for its turn, at the most.
 const patience = time.Second
 
-// await waits for the turn, but no longer than patience or ctx lasts. Who has called it
+// await waits for the turn, but no longer than most, or than ctx lasts. Who has called it
 // has to call done.
-func (q *queues) await(ctx context.Context, key string, patience time.Duration) (done func()) {
+func (q *queues) await(ctx context.Context, key string, most time.Duration) (done func()) {
 	q.mu.Lock()
 	if q.byKey == nil {
 		q.byKey = make(map[string]*queue)
@@ -49,7 +49,7 @@ func (q *queues) await(ctx context.Context, key string, patience time.Duration) 
 	its.users++
 	q.mu.Unlock()
 
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(most)
 	defer timer.Stop()
 	got := false
 	select {

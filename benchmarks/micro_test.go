@@ -94,7 +94,7 @@ func expectOK(b *testing.B, c Caller) {
 }
 
 // BenchmarkFloor is what every request with a signed cookie has to do in any case, or with
-// securecookie, and what the goals are scaled by. See floorReference.
+// securecookie, and what goals.go scales the goals by.
 func BenchmarkFloor(b *testing.B) {
 	key := []byte(secret)[:32]
 	id := make([]byte, 32)

@@ -36,7 +36,7 @@ const maxCookieSize = 4096
 // Verify reads "s:" + id + "." + signature, percent-encoded or not, as the packages
 // cookie and cookie-signature do.
 func (c *codec) Verify(value string, _ bool) (id wire.ID, old, ok bool) {
-	if len(value) > maxCookieSize || strings.ContainsFunc(value, isNoCookieByte) {
+	if len(value) > maxCookieSize {
 		return id, false, false
 	}
 	signed, found := strings.CutPrefix(decodeURIComponent(value), "s:")
@@ -51,11 +51,6 @@ func (c *codec) Verify(value string, _ bool) (id wire.ID, old, ok bool) {
 		}
 	}
 	return id, false, false
-}
-
-// isNoCookieByte reports what net/http takes in no cookie's value.
-func isNoCookieByte(r rune) bool {
-	return r < ' ' || r >= 0x7f || r == '"' || r == '\\'
 }
 
 // sign returns the signature of cookie-signature: HMAC-SHA256 in base64 without padding.

@@ -49,8 +49,8 @@ type Cookies interface {
 
 	// Verify returns the id in a cookie's value if it carries a good signature, and
 	// reports whether that is by an older secret than the one that signs now. The value
-	// may have any bytes, also such as a cookie must not have. Quoted says that it stood
-	// between double quotes.
+	// has only bytes that net/http takes in a cookie. Quoted says that it stood between
+	// double quotes.
 	Verify(value string, quoted bool) (id ID, old, ok bool)
 
 	// SetCookie returns the Set-Cookie line for the id of a session, and reports
