@@ -31,8 +31,7 @@ func TestRedisUserIsDocumented(t *testing.T) {
 	const user = "ACL SETUSER " + redistest.User + " reset on >PASSWORD "
 	check(t, "the lines in docs/redis.md", lines, []string{user + redistest.Rights, user + redistest.SentinelRights})
 	for _, rights := range []string{
-		redistest.ListRights, redistest.WaitRights, redistest.RingRights, redistest.ClusterRights, redistest.SelectRights, redistest.NameRights,
-		redistest.CacheRights,
+		redistest.ListRights, redistest.WaitRights, redistest.ClusterRights, redistest.SelectRights, redistest.NameRights,
 	} {
 		if !strings.Contains(string(page), "`"+rights+"`") {
 			t.Errorf("docs/redis.md does not have %s", rights)
@@ -112,15 +111,6 @@ func TestRedisUserNeedsMoreForMore(t *testing.T) {
 			}
 			return err
 		},
-		redistest.RingRights: func(t *testing.T, options *redis.Options) error {
-			ring := redis.NewRing(&redis.RingOptions{
-				Addrs: map[string]string{"a": options.Addr}, Username: options.Username, Password: options.Password,
-				HeartbeatFrequency: time.Millisecond,
-			})
-			defer ring.Close()
-			time.Sleep(100 * time.Millisecond) // some heartbeats
-			return (&session.RedisStore{Client: ring}).Create(t.Context(), "b", []byte("x"), time.Hour)
-		},
 		redistest.SelectRights: func(t *testing.T, options *redis.Options) error {
 			options.DB = 1
 			client := redis.NewClient(options)
@@ -132,19 +122,6 @@ func TestRedisUserNeedsMoreForMore(t *testing.T) {
 			client := redis.NewClient(options)
 			defer client.Close()
 			return (&session.RedisStore{Client: client}).Create(t.Context(), "d", []byte("x"), time.Hour)
-		},
-		redistest.CacheRights: func(t *testing.T, options *redis.Options) error {
-			options.ClientSideCacheConfig = new(redis.ClientSideCacheConfig)
-			client := redis.NewClient(options)
-			defer client.Close()
-			store := &session.RedisStore{Client: client}
-			if _, err := store.Load(t.Context(), "e"); !errors.Is(err, session.ErrNotFound) {
-				return err
-			}
-			if clients := redistest.Admin(t, options.Addr).Info(t.Context(), "clients").Val(); strings.Contains(clients, "tracking_clients:0") {
-				return errors.New("Redis does not say when a key changes")
-			}
-			return nil
 		},
 	} {
 		t.Run(right, func(t *testing.T) {

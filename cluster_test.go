@@ -519,6 +519,20 @@ func eventually(t *testing.T, what string, ready func() bool) {
 	}
 }
 
+// With WaitReplicas the replica has what a request has done when it is answered.
+func TestWaitReplicasWaits(t *testing.T) {
+	primary, _, replica := slowReplica(t, 20*time.Millisecond)
+	m := newManager(t, session.Options{Store: &session.RedisStore{Client: primary, WaitReplicas: 1}})
+	for range 10 {
+		lifeOfASession(t, m)
+		v := newVisitor(m)
+		v.get(setName("x"))
+		check(t, "sessions that the replica has", replica.DBSize(t.Context()).Val(), 1)
+		v.get(logout)
+		check(t, "sessions that the replica has", replica.DBSize(t.Context()).Val(), 0)
+	}
+}
+
 // With too few replicas a write is an error, although it is done; a request that
 // writes is answered 503, and one that reads is served. A deletion that is repeated
 // because it was not acknowledged is one that has to be acknowledged.
@@ -597,14 +611,10 @@ func TestWaitReplicasOutlastsTheClient(t *testing.T) {
 	check(t, "Create", store.Create(ctx, "a", []byte("x"), time.Hour), nil)
 }
 
+// A client of another type cannot be asked to wait, and so nothing is written.
 func TestWaitReplicasUnsupported(t *testing.T) {
 	client := redistest.Client(t)
-	pipeliner, err := client.AutoPipeline()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pipeliner.Close()
-	store := &session.RedisStore{Client: pipeliner, WaitReplicas: 1}
+	store := &session.RedisStore{Client: struct{ session.RedisClient }{client}, WaitReplicas: 1}
 	if err := store.Create(t.Context(), "a", []byte("x"), time.Hour); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Create: error %v, want ErrUnsupported", err)
 	}

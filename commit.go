@@ -49,7 +49,7 @@ func (s *Session) find() {
 	replaced := ""
 	for i, id := range s.cookie.verified() {
 		proof := wire.DigestOf(id.Secret)
-		st, err := s.look(ctx, id.Handle, proof)
+		st, err := s.fetchWithin(ctx, id.Handle)
 		switch {
 		case err == nil && st.Opens(proof):
 			s.phase, s.id, s.proof, s.replaces = found, id, proof, st.Secrets
@@ -74,20 +74,6 @@ func (s *Session) find() {
 		s.say(slog.LevelInfo, "session: the cookie has been replaced by a renewal; the request is anonymous",
 			slog.String("session", s.manager.codec.LogHandle(replaced)))
 	}
-}
-
-// look fetches what a cookie names. A cache may not have heard yet of a login, a renewal or
-// a logout, so what it says counts only for a request that is safe, and if it is the
-// record that the cookie opens.
-func (s *Session) look(ctx context.Context, handle string, proof wire.Digest) (st stored, err error) {
-	m := s.manager
-	if m.cached != nil && isSafe(s.request.Method) {
-		s.outside(func() { st, err = m.fetchFrom(ctx, m.cached, handle) })
-		if err == nil && st.Opens(proof) || errors.Is(err, ErrUnavailable) {
-			return st, err
-		}
-	}
-	return s.fetchWithin(ctx, handle)
 }
 
 // readCookie looks at the request's cookies, once.

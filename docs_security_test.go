@@ -44,7 +44,7 @@ func securityTables() map[string]struct {
 		"ASVS 5.0":                      {strings.Fields(asvs), 5},
 		"25 checks":                     {numbers(25), 3},
 		"Advisories of other libraries": {numbers(44), 4},
-		"Faults":                        {numbers(41), 4},
+		"Faults":                        {numbers(40), 4},
 		"Cookies":                       {numbers(14), 4},
 	}
 }

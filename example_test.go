@@ -348,41 +348,6 @@ func ExampleRedisStore() {
 	// <nil>
 }
 
-// A client that puts the commands of many requests into one pipeline.
-func ExampleRedisStore_pipelining() {
-	options := &redis.Options{Addr: "localhost:6379"}
-
-	client := redis.NewClient(options)
-	defer client.Close()
-	pipeline, err := client.AutoPipeline()
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer pipeline.Close()
-	store := &session.RedisStore{Client: pipeline}
-
-	_, err = session.New(session.Options{Store: store, Secrets: []string{exampleSecret}})
-	fmt.Println(err)
-	// Output:
-	// <nil>
-}
-
-// A client that keeps sessions which were read in its own memory, until Redis says that
-// they have changed.
-func ExampleRedisStore_caching() {
-	options := &redis.Options{Addr: "localhost:6379"}
-
-	options.ClientSideCacheConfig = &redis.ClientSideCacheConfig{MaxEntries: 100_000, MaxStaleness: 10 * time.Second}
-	client := redis.NewClient(options)
-	defer client.Close()
-	store := &session.RedisStore{Client: client}
-
-	_, err := session.New(session.Options{Store: store, Secrets: []string{exampleSecret}})
-	fmt.Println(err)
-	// Output:
-	// <nil>
-}
-
 // A handler that streams saves first: what it changes later could not be told to
 // the client any more.
 func ExampleSession_Save() {

@@ -26,7 +26,6 @@ type Manager struct {
 	cookieName string
 	codec      wire.Codec
 	store      wire.Store // that of the options, as the sessions call it
-	cached     wire.Store // the same where what it says may be out of date; nil if it never is
 	inProcess  bool       // it never waits
 	conflicts  queues
 	warned     atomic.Bool
@@ -51,12 +50,7 @@ func New(options Options) (*Manager, error) {
 	if memory, ok := options.Store.(*MemoryStore); ok {
 		m.store, m.inProcess = lender{memory}, true
 	} else {
-		b := bounded(options.Store, options.StoreTimeout)
-		m.store = b
-		if store, ok := options.Store.(*RedisStore); ok && store.mayCache() {
-			b.store = glancing{store}
-			m.cached = b
-		}
+		m.store = bounded(options.Store, options.StoreTimeout)
 	}
 	if len(options.Secrets) == 0 {
 		m.log(context.Background(), slog.LevelInfo, "session: no Secrets: signing with a random one, so cookies and sessions end with this process")

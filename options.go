@@ -8,11 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"reflect"
 	"slices"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // The defaults of [Options].
@@ -29,7 +26,8 @@ type Options struct {
 	_ [0]func() // no unkeyed literals
 
 	// Store keeps the sessions. Nil means a new [MemoryStore]: the sessions live
-	// in this process and end with it.
+	// in this process and end with it. One that refuses its own configuration, as a
+	// [Validator], is an error of [New].
 	Store Store
 
 	// Secrets sign the cookie: the first signs, all verify. To rotate, put a new
@@ -160,22 +158,9 @@ func (o *Options) validate() error {
 	var errs []error
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
-	switch store := o.Store.(type) {
-	case *RedisStore:
-		if store == nil || isNil(store.Client) {
-			refuse("Store is a RedisStore without a Client; give it one, as redis.NewClient(...)")
-		} else if store.NoPrefix && store.Prefix != "" {
-			refuse("Store is a RedisStore with NoPrefix and the Prefix %q; leave out one of them", store.Prefix)
-		} else if store.WaitReplicas < 0 {
-			refuse("Store is a RedisStore with WaitReplicas %d; use 0 to wait for none", store.WaitReplicas)
-		} else if store.WaitReplicas > 0 && !canWait(store.Client) {
-			refuse("Store is a RedisStore with WaitReplicas, which a %T cannot do; use a redis.Client, ClusterClient or Ring", store.Client)
-		}
-	case *MemoryStore:
-		if store == nil {
-			refuse("Store is a nil *MemoryStore; leave Store out, or use new(session.MemoryStore)")
-		} else if store.MaxEntries < 0 {
-			refuse("Store is a MemoryStore with MaxEntries %d; use 0 for no limit", store.MaxEntries)
+	if store, ok := o.Store.(Validator); ok {
+		if err := store.Validate(); err != nil {
+			refuse("Store: %w", err)
 		}
 	}
 	errs = append(errs, o.validateSecrets()...)
@@ -204,27 +189,6 @@ func (o *Options) validate() error {
 		refuse("MaxBytes is %d; it must be positive, or 0 for the default", o.MaxBytes)
 	}
 	return errors.Join(errs...)
-}
-
-// canWait reports whether RedisStore can send a WAIT through the client.
-func canWait(client RedisClient) bool {
-	switch client.(type) {
-	case *redis.Client, *redis.ClusterClient, *redis.Ring:
-		return true
-	}
-	return false
-}
-
-// isGoRedis reports whether the client is one of go-redis, and no test's.
-func isGoRedis(client RedisClient) bool {
-	_, pipelines := client.(*redis.AutoPipeliner)
-	return pipelines || canWait(client)
-}
-
-// isNil reports whether the client is nil, or a nil pointer of a client's type.
-func isNil(client RedisClient) bool {
-	v := reflect.ValueOf(client)
-	return client == nil || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 // exampleSecret is the one in the README, long enough to pass every other check.

@@ -2,7 +2,9 @@ package session_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -42,6 +44,8 @@ func TestNewRefusesBadOptions(t *testing.T) {
 		{"Redis with a nil client", session.Options{Store: &session.RedisStore{Client: (*redis.ClusterClient)(nil)}, Secrets: []string{secretA}}, "without a Client"},
 		{"negative WaitReplicas", session.Options{Store: &session.RedisStore{Client: redisStore.Client, WaitReplicas: -1}, Secrets: []string{secretA}}, "WaitReplicas -1"},
 		{"WaitReplicas with a client that cannot", session.Options{Store: &session.RedisStore{Client: struct{ session.RedisClient }{}, WaitReplicas: 1}, Secrets: []string{secretA}}, "cannot do"},
+		{"nil Redis store", session.Options{Store: (*session.RedisStore)(nil), Secrets: []string{secretA}}, "nil *RedisStore"},
+		{"NoPrefix and a Prefix", session.Options{Store: &session.RedisStore{Client: redisStore.Client, NoPrefix: true, Prefix: "a:"}, Secrets: []string{secretA}}, "NoPrefix and the Prefix"},
 		{"nil memory store", session.Options{Store: (*session.MemoryStore)(nil)}, "nil *MemoryStore"},
 		{"negative MaxEntries", session.Options{Store: &session.MemoryStore{MaxEntries: -1}}, "MaxEntries -1"},
 
@@ -131,6 +135,151 @@ func TestNewAccepts(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// New refuses a client with which a session that has ended might be seen again, and says
+// what to use instead.
+func TestNewRefusesClientsOfRedis(t *testing.T) {
+	const (
+		toRing      = "use redis.NewClient, NewFailoverClient or NewClusterClient"
+		toPipeliner = "use the client that it was made of"
+		toCache     = "leave ClientSideCacheConfig and ClientSideCache out of its options"
+		toReplicas  = "leave ReadOnly (or ReplicaOnly), RouteByLatency and RouteRandomly out of its options"
+	)
+	addrs := []string{"127.0.0.1:1", "127.0.0.1:2"}
+	ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": addrs[0], "b": addrs[1]}})
+	plain := redis.NewClient(&redis.Options{Addr: addrs[0]})
+	pipeliner, err := plain.AutoPipeline()
+	if err != nil {
+		t.Fatal(err)
+	}
+	async, err := plain.AsyncAutoPipeline()
+	if err != nil {
+		t.Fatal(err)
+	}
+	caches := redis.NewClient(&redis.Options{Addr: addrs[0], ClientSideCacheConfig: new(redis.ClientSideCacheConfig)})
+	clients := []io.Closer{ring, plain, pipeliner, async, caches}
+	cluster := func(options redis.ClusterOptions) session.RedisClient {
+		options.Addrs = addrs
+		client := redis.NewClusterClient(&options)
+		clients = append(clients, client)
+		return client
+	}
+	failover := func(options redis.FailoverOptions) session.RedisClient {
+		options.MasterName, options.SentinelAddrs = "sessions", addrs
+		client := redis.NewFailoverClusterClient(&options)
+		clients = append(clients, client)
+		return client
+	}
+	universal := func(options redis.UniversalOptions) session.RedisClient {
+		options.Addrs = addrs
+		client := redis.NewUniversalClient(&options)
+		clients = append(clients, client)
+		return client
+	}
+	cache := redis.NewClient(&redis.Options{Addr: addrs[0], ClientSideCache: redis.NewLocalCache(redis.ClientSideCacheConfig{})})
+	clients = append(clients, cache)
+	for name, tt := range map[string]struct {
+		client session.RedisClient
+		what   string
+		remedy string
+	}{
+		"Ring":                     {ring, "redis.Ring", toRing},
+		"Ring, embedded":           {struct{ *redis.Ring }{ring}, "redis.Ring", toRing},
+		"AutoPipeliner":            {pipeliner, "redis.AutoPipeliner", toPipeliner},
+		"AutoPipeliner, async":     {async, "redis.AutoPipeliner", toPipeliner},
+		"cache":                    {caches, "caches", toCache},
+		"cache of the app's own":   {cache, "caches", toCache},
+		"cache, embedded":          {struct{ *redis.Client }{caches}, "caches", toCache},
+		"Cluster, ReadOnly":        {cluster(redis.ClusterOptions{ReadOnly: true}), "replicas", toReplicas},
+		"Cluster, RouteByLatency":  {cluster(redis.ClusterOptions{RouteByLatency: true}), "replicas", toReplicas},
+		"Cluster, RouteRandomly":   {cluster(redis.ClusterOptions{RouteRandomly: true}), "replicas", toReplicas},
+		"Sentinel, ReplicaOnly":    {failover(redis.FailoverOptions{ReplicaOnly: true}), "replicas", toReplicas},
+		"Sentinel, RouteByLatency": {failover(redis.FailoverOptions{RouteByLatency: true}), "replicas", toReplicas},
+		"Sentinel, RouteRandomly":  {failover(redis.FailoverOptions{RouteRandomly: true}), "replicas", toReplicas},
+		"universal, ReadOnly":      {universal(redis.UniversalOptions{ReadOnly: true}), "replicas", toReplicas},
+		"universal, Sentinel": {
+			universal(redis.UniversalOptions{MasterName: "sessions", RouteByLatency: true}), "replicas", toReplicas,
+		},
+	} {
+		_, err := session.New(session.Options{Secrets: []string{secretA}, Store: &session.RedisStore{Client: tt.client, WaitReplicas: 1}})
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+			continue
+		}
+		_, lines, _ := strings.Cut(err.Error(), "\n")
+		if !strings.HasPrefix(lines, "Store: ") || strings.Contains(lines, "\n") || !strings.Contains(lines, tt.what) || !strings.HasSuffix(lines, "; "+tt.remedy) {
+			t.Errorf("%s: got %q, want one line that names %s and the remedy %q", name, lines, tt.what, tt.remedy)
+		}
+	}
+	for _, client := range clients {
+		client.Close()
+	}
+}
+
+// Every client that asks the primary, and one of which nothing is known, is accepted.
+func TestNewAcceptsClientsOfRedis(t *testing.T) {
+	one, some := []string{"127.0.0.1:1"}, []string{"127.0.0.1:1", "127.0.0.1:2"}
+	clients := map[string]redis.UniversalClient{
+		"one server":                redis.NewClient(&redis.Options{Addr: one[0]}),
+		"Sentinel":                  redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "sessions", SentinelAddrs: some}),
+		"Sentinel, as a Cluster":    redis.NewFailoverClusterClient(&redis.FailoverOptions{MasterName: "sessions", SentinelAddrs: some}),
+		"Cluster":                   redis.NewClusterClient(&redis.ClusterOptions{Addrs: some}),
+		"universal, one server":     redis.NewUniversalClient(&redis.UniversalOptions{Addrs: one}),
+		"universal, some servers":   redis.NewUniversalClient(&redis.UniversalOptions{Addrs: some}),
+		"universal, Sentinel":       redis.NewUniversalClient(&redis.UniversalOptions{Addrs: some, MasterName: "sessions"}),
+		"universal, as a Cluster":   redis.NewUniversalClient(&redis.UniversalOptions{Addrs: one, IsClusterMode: true}),
+		"one server, old protocol":  redis.NewClient(&redis.Options{Addr: one[0], Protocol: 2}),
+		"one server, other timeout": redis.NewClient(&redis.Options{Addr: one[0]}).WithTimeout(time.Second),
+	}
+	accept := func(name string, client session.RedisClient, replicas int) {
+		t.Helper()
+		_, err := session.New(session.Options{Secrets: []string{secretA}, Store: &session.RedisStore{Client: client, WaitReplicas: replicas}})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, client := range clients {
+		for replicas := range 2 {
+			accept(name, client, replicas)
+		}
+		accept("of another type, around "+name, struct{ session.RedisClient }{client}, 0)
+		client.Close()
+	}
+	accept("of another type", struct{ session.RedisClient }{}, 0)
+}
+
+// A choosyStore is somebody else's, and knows what is wrong with it.
+type choosyStore struct {
+	session.Store
+	wrong error
+	asked int
+}
+
+func (s *choosyStore) Validate() error {
+	s.asked++
+	return s.wrong
+}
+
+// New asks a store what is wrong with it, whoever has written it, and says so with all else.
+func TestNewAsksTheStore(t *testing.T) {
+	store := &choosyStore{Store: new(session.MemoryStore), wrong: errors.New("a choosyStore without a table; give it one")}
+	m, err := session.New(session.Options{Store: store, MaxBytes: -1})
+	if m != nil || !errors.Is(err, store.wrong) {
+		t.Fatalf("error %v, want the store's", err)
+	}
+	check(t, "the lines", strings.Split(err.Error(), "\n"), []string{
+		"session: invalid options:",
+		"Store: a choosyStore without a table; give it one",
+		"Secrets is empty, and sessions in a store that outlives the process need a secret; make one with: openssl rand -base64 32",
+		"MaxBytes is -1; it must be positive, or 0 for the default",
+	})
+	check(t, "how often it was asked", store.asked, 1)
+	store.wrong = nil
+	v := newVisitor(newManager(t, session.Options{Store: store}))
+	v.get(setName("x"))
+	check(t, "name", nameOf(v), "x")
+	check(t, "how often it was asked", store.asked, 2)
 }
 
 // New keeps no part of the options that the caller can change, and changes none.

@@ -29,13 +29,9 @@ func (m *Manager) bound(ctx context.Context) (context.Context, context.CancelFun
 
 // fetch loads a live record. The error is ErrNotFound, ErrUnreadable or ErrUnavailable.
 func (m *Manager) fetch(ctx context.Context, handle string) (stored, error) {
-	return m.fetchFrom(ctx, m.store, handle)
-}
-
-func (m *Manager) fetchFrom(ctx context.Context, store wire.Store, handle string) (stored, error) {
 	var st stored
 	var err error
-	if st.at, st.raw, err = m.codec.Load(ctx, store, handle); err == nil {
+	if st.at, st.raw, err = m.codec.Load(ctx, m.store, handle); err == nil {
 		st.Record, err = m.codec.Decode(st.at, st.raw)
 	}
 	switch {

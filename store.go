@@ -77,6 +77,16 @@ type Clearer interface {
 	Clear(ctx context.Context) error
 }
 
+// A Validator is a [Store] that knows what is wrong with its own configuration. [New]
+// asks it before anything else does, and returns what it says.
+type Validator interface {
+	Store
+
+	// Validate returns nil if the store is configured for use, and otherwise an error
+	// that names the remedy. It asks no server.
+	Validate() error
+}
+
 var (
 	// ErrNotFound is returned by [Store.Load] where no live record has the key,
 	// and by [Session.Save] and [Session.Reload] when the session has ended.

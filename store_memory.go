@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"iter"
@@ -57,6 +58,17 @@ type memoryShard struct {
 type memoryEntry struct {
 	data    []byte
 	expires int64 // Unix milliseconds
+}
+
+// Validate implements [Validator]. It refuses a nil store and a negative MaxEntries.
+func (s *MemoryStore) Validate() error {
+	switch {
+	case s == nil:
+		return errors.New("a nil *MemoryStore; leave Store out, or use new(session.MemoryStore)")
+	case s.MaxEntries < 0:
+		return fmt.Errorf("a MemoryStore with MaxEntries %d; use 0 for no limit", s.MaxEntries)
+	}
+	return nil
 }
 
 var memorySeed = maphash.MakeSeed()
@@ -304,5 +316,6 @@ var (
 	_ KeyLister     = (*MemoryStore)(nil)
 	_ Counter       = (*MemoryStore)(nil)
 	_ Clearer       = (*MemoryStore)(nil)
+	_ Validator     = (*MemoryStore)(nil)
 	_ fmt.Formatter = (*MemoryStore)(nil)
 )

@@ -7,8 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"iter"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,16 +31,16 @@ import (
 // A RedisStore is safe for concurrent use. Its fields must not be changed after
 // the first use.
 type RedisStore struct {
-	// Client is any client of go-redis v9: [redis.NewClient],
-	// [redis.NewFailoverClient] (Sentinel), [redis.NewClusterClient],
-	// [redis.NewRing], or one that pipelines by itself or caches. It must read
-	// from the primary. Whoever made it closes it. Nil is an error of [New].
+	// Client is a client of go-redis v9: [redis.NewClient], [redis.NewFailoverClient]
+	// (Sentinel), [redis.NewClusterClient] or [redis.NewUniversalClient]. Whoever made it
+	// closes it. Nil is an error of [New].
 	//
-	// What a client that caches remembers is used for requests with a safe method
-	// only, if the cookie opens it and this store has not just written it. Such a request may
-	// see a session for some milliseconds after another process has changed or ended it; set
-	// MaxStaleness of [redis.ClientSideCacheConfig], which bounds that where the
-	// network fails. Everything else is asked of Redis, with EVAL.
+	// It must ask the primary for everything, so that a logout is seen by the next request.
+	// So New refuses one that caches, one that reads from replicas, a [redis.AutoPipeliner],
+	// which may cache, and a [redis.Ring], which gives the keys of a shard that is down to
+	// another. New cannot see ReplicaOnly of [redis.NewFailoverClient], with which every
+	// write fails. A client of a type that go-redis does not have is used as it is, one
+	// command at a time.
 	Client RedisClient
 
 	// Prefix stands before each key. Empty means "sess:", as with connect-redis.
@@ -69,11 +69,68 @@ type RedisStore struct {
 	//
 	// What it costs: each write also takes the way to the replicas and back, and
 	// while fewer of them are connected, every write fails. It needs a
-	// [redis.Client], a [redis.ClusterClient] or a [redis.Ring]: another client is
-	// an error of [New].
+	// [redis.Client] or a [redis.ClusterClient]: another client is an error of [New].
 	WaitReplicas int
+}
 
-	written recent // if the client may cache
+// Validate implements [Validator]. It refuses a store without a Client, a client with
+// which a session that has ended might be seen again, and fields that contradict each other.
+func (s *RedisStore) Validate() error {
+	if s == nil {
+		return errors.New("a nil *RedisStore; use &session.RedisStore{Client: redis.NewClient(...)}")
+	}
+	if isNil(s.Client) {
+		return errors.New("a RedisStore without a Client; give it one, as redis.NewClient(...)")
+	}
+	var errs []error
+	if s.NoPrefix && s.Prefix != "" {
+		errs = append(errs, fmt.Errorf("a RedisStore with NoPrefix and the Prefix %q; leave out one of them", s.Prefix))
+	}
+	switch err := refusedClient(s.Client); {
+	case err != nil:
+		errs = append(errs, err)
+	case s.WaitReplicas < 0:
+		errs = append(errs, fmt.Errorf("a RedisStore with WaitReplicas %d; use 0 to wait for none", s.WaitReplicas))
+	case s.WaitReplicas > 0 && !isGoRedis(s.Client):
+		errs = append(errs, fmt.Errorf("a RedisStore with WaitReplicas, which a %T cannot do; use a redis.Client or ClusterClient", s.Client))
+	}
+	return errors.Join(errs...)
+}
+
+// refusedClient returns why a client of go-redis, or one that embeds it, cannot keep what a
+// Store promises, or nil. About a client of another type nothing is known.
+func refusedClient(client RedisClient) error {
+	switch c := client.(type) {
+	case *redis.AutoPipeliner:
+		return errors.New("a RedisStore with a redis.AutoPipeliner, which may answer from a cache; use the client that it was made of")
+	case interface{ Options() *redis.RingOptions }:
+		return errors.New("a RedisStore with a redis.Ring, which gives the keys of a shard that is down to another, and undoes a logout when it is back; use redis.NewClient, NewFailoverClient or NewClusterClient")
+	case interface{ Options() *redis.ClusterOptions }:
+		if c.Options().ReadOnly { // RouteByLatency and RouteRandomly set it
+			return errors.New("a RedisStore with a client that reads from replicas, which may not have heard of a logout; leave ReadOnly (or ReplicaOnly), RouteByLatency and RouteRandomly out of its options")
+		}
+	case interface{ Options() *redis.Options }:
+		if o := c.Options(); o.ClientSideCacheConfig != nil || o.ClientSideCache != nil {
+			return errors.New("a RedisStore with a client that caches, which may not have heard of a logout; leave ClientSideCacheConfig and ClientSideCache out of its options")
+		}
+	}
+	return nil
+}
+
+// isNil reports whether the client is nil, or a nil pointer of a client's type.
+func isNil(client RedisClient) bool {
+	v := reflect.ValueOf(client)
+	return client == nil || v.Kind() == reflect.Pointer && v.IsNil()
+}
+
+// isGoRedis reports whether the client is one of go-redis, whose servers can be asked one by
+// one, and not one of another type.
+func isGoRedis(client RedisClient) bool {
+	switch client.(type) {
+	case *redis.Client, *redis.ClusterClient:
+		return true
+	}
+	return false
 }
 
 // RedisClient is what a [RedisStore] calls. Every client of go-redis v9 has it.
@@ -104,91 +161,12 @@ func (s *RedisStore) prefix() string {
 	return s.Prefix
 }
 
-// Load implements [Store] with GET, or with EVAL if the client might answer a GET out of
-// its own memory.
+// Load implements [Store] with GET.
 func (s *RedisStore) Load(ctx context.Context, key string) ([]byte, error) {
-	if !s.mayCache() {
-		return s.read(ctx, func() (string, error) { return s.Client.Get(ctx, s.key(key)).Result() })
-	}
-	return s.read(ctx, func() (string, error) { return s.Client.Eval(ctx, getScript, []string{s.key(key)}).Text() })
-}
-
-// glance is Load with GET. If the client answers out of its own memory, it may not know yet
-// what others have written. What went through this store it knows: go-redis forgets its own
-// writes no sooner than others'.
-func (s *RedisStore) glance(ctx context.Context, key string) ([]byte, error) {
-	if s.written.has(s.key(key)) {
-		return s.Load(ctx, key)
-	}
-	return s.read(ctx, func() (string, error) { return s.Client.Get(ctx, s.key(key)).Result() })
-}
-
-// glancing is a RedisStore whose Load is a glance.
-type glancing struct{ *RedisStore }
-
-func (g glancing) Load(ctx context.Context, key string) ([]byte, error) { return g.glance(ctx, key) }
-
-// mayCache reports whether the client might answer a GET out of its own memory. Of an
-// AutoPipeliner nobody can tell.
-func (s *RedisStore) mayCache() bool {
-	switch c := s.Client.(type) {
-	case *redis.AutoPipeliner:
-		return true
-	case interface{ Options() *redis.Options }:
-		o := c.Options()
-		return o.ClientSideCacheConfig != nil || o.ClientSideCache != nil
-	}
-	return false
-}
-
-// getScript is GET, which no client answers itself.
-const getScript = `return redis.pcall('GET', KEYS[1])`
-
-// recent is a set of keys that keeps each for one to two seconds, which is longer than
-// Redis needs to tell a client that a key has changed.
-type recent struct {
-	mu       sync.Mutex
-	now, old map[uint64]struct{} // by hash: a key may be half a secret
-	since    time.Time
-}
-
-var recentSeed = maphash.MakeSeed()
-
-func (r *recent) add(key string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.turn()
-	r.now[maphash.String(recentSeed, key)] = struct{}{}
-}
-
-func (r *recent) has(key string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.turn()
-	hash := maphash.String(recentSeed, key)
-	_, now := r.now[hash]
-	_, old := r.old[hash]
-	return now || old
-}
-
-// turn is called with r.mu held.
-func (r *recent) turn() {
-	const period = time.Second
-	age := time.Since(r.since)
-	if age < period {
-		return
-	}
-	if r.old = r.now; age >= 2*period {
-		r.old = nil
-	}
-	r.now, r.since = make(map[uint64]struct{}), time.Now()
-}
-
-func (s *RedisStore) read(ctx context.Context, get func() (string, error)) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	val, err := get()
+	val, err := s.Client.Get(ctx, s.key(key)).Result()
 	s.lookAgain(ctx, err)
 	switch {
 	case errors.Is(err, redis.Nil):
@@ -198,7 +176,7 @@ func (s *RedisStore) read(ctx context.Context, get func() (string, error)) ([]by
 	case err != nil:
 		return nil, withoutArguments(err)
 	}
-	return []byte(val), nil // not StringCmd.Bytes, which may alias a client-side cache
+	return []byte(val), nil // not StringCmd.Bytes, which may alias what the client keeps
 }
 
 // Create implements [Store] with SET NX PX.
@@ -289,21 +267,25 @@ func (replyError) RedisError()     {}
 // also for a command that changes nothing, such as a repeated DEL: what it repeats
 // may be a write that was done before and not acknowledged.
 func (s *RedisStore) write(ctx context.Context, key string, command func(RedisClient) redis.Cmder) error {
-	if s.mayCache() {
-		defer s.written.add(key) // whatever becomes of it
-	}
 	if s.WaitReplicas <= 0 {
 		err := command(s.Client).Err()
 		s.lookAgain(ctx, err)
 		return withoutArguments(err)
 	}
-	node, err := s.primary(ctx, key)
+	switch c := s.Client.(type) {
+	case *redis.Client:
+		return s.writeTo(ctx, c, false, command)
+	case *redis.ClusterClient:
+		return s.writeToCluster(ctx, c, key, command)
+	}
+	return fmt.Errorf("session: cannot wait for the replicas of a %T: %w", s.Client, errors.ErrUnsupported)
+}
+
+// writeToCluster runs the command, and the WAIT behind it, on the primary that has the key.
+func (s *RedisStore) writeToCluster(ctx context.Context, cluster *redis.ClusterClient, key string, command func(RedisClient) redis.Cmder) error {
+	node, err := cluster.MasterForKey(ctx, key)
 	if err != nil {
 		return err
-	}
-	cluster, ok := s.Client.(*redis.ClusterClient)
-	if !ok {
-		return s.writeTo(ctx, node, false, command)
 	}
 	// The cluster's own pipeline would send the WAIT, which has no key, to any node.
 	// One on a single node does not follow redirections, so that is done here.
@@ -385,19 +367,6 @@ func waitTimeout(ctx context.Context) time.Duration {
 	return wholeMilliseconds(max(time.Until(deadline), 0) + time.Millisecond)
 }
 
-// primary returns a client for the server that the key belongs to.
-func (s *RedisStore) primary(ctx context.Context, key string) (*redis.Client, error) {
-	switch c := s.Client.(type) {
-	case *redis.Client:
-		return c, nil
-	case *redis.ClusterClient:
-		return c.MasterForKey(ctx, key)
-	case *redis.Ring:
-		return c.GetShardClientForKey(key)
-	}
-	return nil, fmt.Errorf("session: cannot wait for the replicas of a %T: %w", s.Client, errors.ErrUnsupported)
-}
-
 // masterAt returns the cluster's own client for the primary at addr. Listing them
 // makes the cluster's client read anew which of them has what.
 func masterAt(ctx context.Context, cluster *redis.ClusterClient, addr string) (*redis.Client, error) {
@@ -417,8 +386,8 @@ func masterAt(ctx context.Context, cluster *redis.ClusterClient, addr string) (*
 const redisScanCount = 1000
 
 // Keys implements [KeyLister] with SCAN on every primary. It returns
-// [errors.ErrUnsupported] for a client that is none of [redis.Client],
-// [redis.ClusterClient] and [redis.Ring].
+// [errors.ErrUnsupported] for a client that is neither a [redis.Client] nor a
+// [redis.ClusterClient].
 func (s *RedisStore) Keys(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		seen := make(map[string]struct{}) // SCAN may return a key more than once
@@ -485,26 +454,18 @@ func (s *RedisStore) scan(ctx context.Context, yield func(string) bool) error {
 var globEscaper = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)
 
 // nodes returns a client for each primary.
-func (s *RedisStore) nodes(ctx context.Context) ([]*redis.Client, error) {
-	var mu sync.Mutex
-	var nodes []*redis.Client
-	add := func(_ context.Context, node *redis.Client) error {
-		mu.Lock()
-		defer mu.Unlock()
-		nodes = append(nodes, node)
-		return nil
-	}
+func (s *RedisStore) nodes(ctx context.Context) (nodes []*redis.Client, err error) {
 	switch c := s.Client.(type) {
 	case *redis.Client:
 		return []*redis.Client{c}, nil
 	case *redis.ClusterClient:
-		err := c.ForEachMaster(ctx, add)
-		return nodes, err
-	case *redis.Ring:
-		err := c.ForEachShard(ctx, add) // passes over shards that are down
-		if all := len(c.Options().Addrs); err == nil && len(nodes) < all {
-			err = fmt.Errorf("%d of the ring's %d shards are down", all-len(nodes), all)
-		}
+		var mu sync.Mutex
+		err = c.ForEachMaster(ctx, func(_ context.Context, node *redis.Client) error {
+			mu.Lock()
+			defer mu.Unlock()
+			nodes = append(nodes, node)
+			return nil
+		})
 		return nodes, err
 	}
 	return nil, fmt.Errorf("session: cannot list the keys of a %T: %w", s.Client, errors.ErrUnsupported)
@@ -514,12 +475,11 @@ var (
 	_ KeyLister = (*RedisStore)(nil)
 	_ Counter   = (*RedisStore)(nil)
 	_ Clearer   = (*RedisStore)(nil)
+	_ Validator = (*RedisStore)(nil)
 
 	_ redis.Error = replyError("")
 
 	_ RedisClient = (*redis.Client)(nil)
 	_ RedisClient = (*redis.ClusterClient)(nil)
-	_ RedisClient = (*redis.Ring)(nil)
-	_ RedisClient = (*redis.AutoPipeliner)(nil)
 	_ RedisClient = (redis.UniversalClient)(nil)
 )

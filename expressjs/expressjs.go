@@ -142,7 +142,8 @@ type Cookie struct {
 type RedisStore struct {
 	_ [0]func()
 
-	// Client is any client of go-redis v9 that reads from the primary.
+	// Client is a client of go-redis v9 that asks the primary for everything, as that of a
+	// [session.RedisStore].
 	Client session.RedisClient
 
 	// Prefix is prefix. Empty means "sess:".

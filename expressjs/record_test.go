@@ -421,19 +421,25 @@ func TestOptionsThatAreRefused(t *testing.T) {
 	if _, err := expressjs.New(good()); err != nil {
 		t.Fatal(err)
 	}
+	ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": "127.0.0.1:1"}})
+	defer ring.Close()
+	caches := redis.NewClient(&redis.Options{ClientSideCacheConfig: new(redis.ClientSideCacheConfig)})
+	defer caches.Close()
 	for want, change := range map[string]func(o *expressjs.Options){
-		"Secrets is empty":            func(o *expressjs.Options) { o.Secrets = nil },
-		"Secrets[1] is empty":         func(o *expressjs.Options) { o.Secrets = append(o.Secrets, "") },
-		"RedisStore without a Client": func(o *expressjs.Options) { o.Store.Client = nil },
-		"NoPrefix and the Prefix":     func(o *expressjs.Options) { o.Store.Prefix, o.Store.NoPrefix = "a:", true },
-		`Cookie.SameSite is "auto"`:   func(o *expressjs.Options) { o.Cookie.SameSite = "auto" },
-		"SameSite is None":            func(o *expressjs.Options) { o.Cookie.SameSite = "none" },
-		"Partitioned is set":          func(o *expressjs.Options) { o.Cookie.Partitioned = true },
-		"MaxAge is 86.4ms":            func(o *expressjs.Options) { o.Cookie.MaxAge = 24 * 60 * 60 * 1000 },
-		"IdleTimeout is 86.4µs":       func(o *expressjs.Options) { o.Store.TTL = 86400 },
-		"Name is":                     func(o *expressjs.Options) { o.Name = "a b" },
-		`Priority is "urgent"`:        func(o *expressjs.Options) { o.Cookie.Priority = "urgent" },
-		"Path is":                     func(o *expressjs.Options) { o.Cookie.Path = "app" },
+		"Store: a RedisStore with a redis.Ring":         func(o *expressjs.Options) { o.Store.Client = ring },
+		"Store: a RedisStore with a client that caches": func(o *expressjs.Options) { o.Store.Client = caches },
+		"Secrets is empty":                              func(o *expressjs.Options) { o.Secrets = nil },
+		"Secrets[1] is empty":                           func(o *expressjs.Options) { o.Secrets = append(o.Secrets, "") },
+		"RedisStore without a Client":                   func(o *expressjs.Options) { o.Store.Client = nil },
+		"NoPrefix and the Prefix":                       func(o *expressjs.Options) { o.Store.Prefix, o.Store.NoPrefix = "a:", true },
+		`Cookie.SameSite is "auto"`:                     func(o *expressjs.Options) { o.Cookie.SameSite = "auto" },
+		"SameSite is None":                              func(o *expressjs.Options) { o.Cookie.SameSite = "none" },
+		"Partitioned is set":                            func(o *expressjs.Options) { o.Cookie.Partitioned = true },
+		"MaxAge is 86.4ms":                              func(o *expressjs.Options) { o.Cookie.MaxAge = 24 * 60 * 60 * 1000 },
+		"IdleTimeout is 86.4µs":                         func(o *expressjs.Options) { o.Store.TTL = 86400 },
+		"Name is":                                       func(o *expressjs.Options) { o.Name = "a b" },
+		`Priority is "urgent"`:                          func(o *expressjs.Options) { o.Cookie.Priority = "urgent" },
+		"Path is":                                       func(o *expressjs.Options) { o.Cookie.Path = "app" },
 	} {
 		o := good()
 		change(&o)

@@ -20,11 +20,9 @@ const (
 	Rights        = "~sess:* +get +set +del +eval +evalsha"
 	ListRights    = "+scan"
 	WaitRights    = "+wait"
-	RingRights    = "+ping"
 	ClusterRights = "+cluster|slots +asking +command"
 	SelectRights  = "+select"
 	NameRights    = "+client|setname"
-	CacheRights   = "+client|tracking"
 )
 
 // SentinelRights is what the user may do on a Sentinel.
