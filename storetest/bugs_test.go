@@ -34,6 +34,7 @@ type store struct {
 	keys                 func(ctx context.Context) iter.Seq2[string, error]
 	count                func(ctx context.Context) (int, error)
 	clearAll             func(ctx context.Context) error
+	validate             func() error
 }
 
 type record struct {
@@ -111,6 +112,7 @@ func newStore() *store {
 		}
 		return n, ctx.Err()
 	}
+	s.validate = func() error { return nil }
 	s.clearAll = func(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -152,6 +154,8 @@ func (s *store) Len(ctx context.Context) (int, error) {
 	defer s.mu.Unlock()
 	return s.count(ctx)
 }
+
+func (s *store) Validate() error { return s.validate() }
 
 func (s *store) Clear(ctx context.Context) error {
 	s.mu.Lock()
@@ -889,6 +893,9 @@ var bugs = []seededBug{
 	}},
 	{"len counts expired records", "len", func(s *store) {
 		s.count = func(ctx context.Context) (int, error) { return len(s.records), ctx.Err() }
+	}},
+	{"validate refuses every store", "validate", func(s *store) {
+		s.validate = func() error { return errors.New("a store without a server; give it one") }
 	}},
 	{"clear leaves the last record", "clear", func(s *store) {
 		clearAll := s.clearAll

@@ -46,6 +46,7 @@ const (
 	ruleList       = "Keys goes through the keys of all live records, in no order. A record that is created or deleted meanwhile may be among them or not; no key comes twice."
 	ruleListError  = "An error is the last pair that the sequence yields."
 	ruleLen        = "Len returns the number of live records."
+	ruleValidate   = "Validate returns nil if the store is configured for use, and otherwise an error that names the remedy."
 	ruleClear      = "Clear deletes all records that are there when it is called."
 )
 
@@ -757,6 +758,14 @@ var capabilityCases = []testCase{
 		}
 		time.Sleep(short + slack)
 		return expect(1)
+	}},
+	{"validate", ruleValidate, func(_ context.Context, store session.Store) error {
+		if s, ok := store.(session.Validator); ok {
+			if err := s.Validate(); err != nil {
+				return fmt.Errorf("Validate of a store that is to be used: error %w", err)
+			}
+		}
+		return nil
 	}},
 	{"clear", ruleClear, func(ctx context.Context, store session.Store) error {
 		s, ok := store.(session.Clearer)
