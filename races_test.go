@@ -240,3 +240,90 @@ func TestRaceLostReplyOnTheWire(t *testing.T) {
 		})
 	}
 }
+
+// twoProcesses returns managers of one application in two processes, each with a client of
+// its own, and the servers' admin.
+func twoProcesses(t *testing.T, options session.Options) (here, there *session.Manager, admin *redis.Client) {
+	t.Helper()
+	addr := redistest.Start(t)
+	open := func() *session.Manager {
+		options.Store = &session.RedisStore{Client: client(t, addr)}
+		return newManager(t, options)
+	}
+	return open(), open(), redistest.Admin(t, addr)
+}
+
+// What one process has answered, another goes by in the next request, which may be a GET.
+func TestTwoProcessesAgree(t *testing.T) {
+	here, there, admin := twoProcesses(t, session.Options{})
+	for name, tt := range map[string]struct {
+		do   handler
+		name string // there, after that, with the cookie of before
+	}{
+		"a change":   {setName("y"), "y"},
+		"a deletion": {use(func(s *session.Session) { nameKey.Delete(s) }), ""},
+		"a renewal":  {renew, ""},
+		"a logout":   {logout, ""},
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			v := newVisitor(here)
+			v.get(setName("x"))
+			tab := v.copy()
+			tab.server = there.Handler(app)
+			check(t, name+": name there before", nameOf(tab), "x")
+			check(t, name+": status", v.post(tt.do).StatusCode, http.StatusOK)
+			tab.do(method, use(func(s *session.Session) { check(t, name+": name there, by "+method, nameKey.Get(s), tt.name) }))
+			tab.jar = v.copy().jar
+			check(t, name+": name there, with the cookie of now", nameOf(tab), nameOf(v))
+			v.post(logout)
+		}
+	}
+	check(t, "sessions left", admin.DBSize(t.Context()).Val(), 0)
+}
+
+// Two processes lose no update of each other, and bring back no session that the other has
+// ended.
+func TestTwoProcessesLoseNothing(t *testing.T) {
+	// On a busy machine some conflicts take more than a second.
+	here, there, admin := twoProcesses(t, session.Options{StoreTimeout: time.Minute})
+	servers := []http.Handler{here.Handler(app), there.Handler(app)}
+	const tabs, requests = 6, 20
+	v := newVisitor(here)
+	v.get(setName("x"))
+	var wg sync.WaitGroup
+	for i := range tabs {
+		tab := v.copy()
+		tab.server = servers[i%2]
+		wg.Go(func() {
+			for n := range requests {
+				tab.do([]string{http.MethodGet, http.MethodPost}[n%2], count)
+				tab.get(look)
+			}
+		})
+	}
+	wg.Wait()
+	check(t, "counter", counterOf(v), tabs*requests)
+
+	// What is set after the logout would be a session of its own.
+	change := use(func(s *session.Session) {
+		if nameKey.Has(s) {
+			counterKey.Update(s, increment)
+		}
+	})
+	for range 20 {
+		v := newVisitor(here)
+		v.get(setName("x"))
+		for i := range tabs {
+			tab := v.copy()
+			tab.server = servers[i%2]
+			wg.Go(func() {
+				for range 3 {
+					tab.get(change)
+				}
+			})
+		}
+		v.copy().post(logout)
+		wg.Wait()
+	}
+	check(t, "sessions left", admin.DBSize(t.Context()).Val(), 1)
+}
