@@ -17,6 +17,9 @@ type Peer struct {
 	// Open returns the peer ready to serve. It is called once in a process.
 	Open func(Env) App
 
+	// Skipped says why the peer is not run. Its figures stay as they were measured.
+	Skipped string
+
 	// Settles is how long after a login a session is read as it goes on being read.
 	Settles time.Duration
 

@@ -58,7 +58,7 @@ func (s *Settings) parse(args []string) {
 // peers returns those to measure of the kinds.
 func (s Settings) peers(kinds ...Kind) (chosen []Peer) {
 	for _, peer := range peers {
-		if slices.Contains(kinds, peer.Kind) && s.Peers.MatchString(peer.Name) {
+		if peer.Skipped == "" && slices.Contains(kinds, peer.Kind) && s.Peers.MatchString(peer.Name) {
 			chosen = append(chosen, peer)
 		}
 	}
