@@ -41,10 +41,7 @@ func TestCluster(t *testing.T) {
 			for range 20 {
 				lifeOfASession(t, m)
 			}
-			n, err := store.Len(t.Context())
-			if n != 0 || err != nil {
-				t.Errorf("sessions left: %d, %v", n, err)
-			}
+			check(t, "sessions left", recordsIn(t, store), 0)
 		})
 	}
 	if testing.Short() {

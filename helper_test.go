@@ -42,6 +42,18 @@ func forEachStore(t *testing.T, test func(t *testing.T, store session.Store)) {
 	})
 }
 
+// recordsIn counts the records of a store.
+func recordsIn(t testing.TB, store session.KeyLister) (n int) {
+	t.Helper()
+	for _, err := range store.Keys(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	return n
+}
+
 // TestMain checks the whole run: no secret shows, and no goroutine is left.
 func TestMain(m *testing.M) { suitetest.Main(m) }
 

@@ -231,16 +231,25 @@ func (m *Manager) Load(ctx context.Context, id string) (*Session, error) {
 	return s, nil
 }
 
-// Len counts the sessions of the store, as express-session's store.length does.
-// Some may have ended within the last minute, and with package expressjs a session counts
-// again twice for each renewal. The error is [errors.ErrUnsupported]
-// if the store is no [Counter].
+// Len counts the sessions of the store, as express-session's store.length does: the keys
+// that are those of sessions. Some may have ended within the last minute, and with package
+// expressjs a session counts once more for each renewal. The error is
+// [errors.ErrUnsupported] if the store is no [KeyLister], and an [ErrUnavailable] if it fails.
 func (m *Manager) Len(ctx context.Context) (int, error) {
-	counter, ok := m.options.Store.(Counter)
+	lister, ok := m.options.Store.(KeyLister)
 	if !ok {
 		return 0, unsupported(m.options.Store, "count its sessions")
 	}
-	return counter.Len(ctx)
+	n := 0
+	for key, err := range lister.Keys(ctx) {
+		if err != nil {
+			return 0, unavailable("count", err)
+		}
+		if m.codec.IsHandle(key) { // else it is of another manager, whose prefix begins with ours
+			n++
+		}
+	}
+	return n, nil
 }
 
 // Destroy ends a session by its [Session.ID], from outside of its requests, as

@@ -828,6 +828,7 @@ func TestAllLenClear(t *testing.T) {
 			visitors[i].get(use(func(s *session.Session) { counterKey.Set(s, i) }))
 		}
 		store.Create(t.Context(), "unreadable", []byte("no record"), time.Minute)
+		store.Create(t.Context(), "other:AAAAAAAAAAAAAAAAAAAAAA", []byte("another manager's"), time.Minute)
 
 		sum := 0
 		for s, err := range m.All(t.Context()) {
@@ -842,8 +843,13 @@ func TestAllLenClear(t *testing.T) {
 		}
 		check(t, "sum of all", sum, 0+1+2+3+4)
 		n, err := m.Len(t.Context())
-		if n != 6 || err != nil {
-			t.Errorf("Len: %d, %v", n, err)
+		if n != 5 || err != nil {
+			t.Errorf("Len: %d and error %v, want 5", n, err)
+		}
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		if n, err := m.Len(cancelled); n != 0 || !errors.Is(err, session.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+			t.Errorf("Len that the store does not answer: %d and error %v, want ErrUnavailable with the cause", n, err)
 		}
 		if err := m.Clear(t.Context()); err != nil {
 			t.Fatal(err)
@@ -854,11 +860,12 @@ func TestAllLenClear(t *testing.T) {
 	})
 	t.Run("store without these capabilities", func(t *testing.T) {
 		m := newManager(t, session.Options{Store: &spy{Store: new(session.MemoryStore)}})
-		_, err := m.Len(t.Context())
-		for _, all := range m.All(t.Context()) {
-			err = errors.Join(err, all)
+		_, lenErr := m.Len(t.Context())
+		var allErr error
+		for _, err := range m.All(t.Context()) {
+			allErr = err
 		}
-		for _, err := range []error{err, m.Clear(t.Context())} {
+		for _, err := range []error{lenErr, allErr, m.Clear(t.Context())} {
 			if !errors.Is(err, errors.ErrUnsupported) {
 				t.Errorf("error %v, want ErrUnsupported", err)
 			}

@@ -48,7 +48,7 @@ type Store interface {
 }
 
 // A KeyLister is a [Store] that can list its records, as express-session's
-// store.all does. [Manager.All] uses it.
+// store.all does. [Manager.All] and [Manager.Len] use it.
 type KeyLister interface {
 	Store
 
@@ -56,16 +56,6 @@ type KeyLister interface {
 	// is created or deleted meanwhile may be among them or not; no key comes
 	// twice. An error is the last pair that the sequence yields.
 	Keys(ctx context.Context) iter.Seq2[string, error]
-}
-
-// A Counter is a [Store] that can count its records, as express-session's
-// store.length does. [Manager.Len] uses it.
-type Counter interface {
-	Store
-
-	// Len returns the number of live records. It may be off by what is created
-	// and deleted while it counts.
-	Len(ctx context.Context) (int, error)
 }
 
 // A Clearer is a [Store] that can delete all its records, as express-session's

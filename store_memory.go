@@ -190,15 +190,6 @@ func (s *MemoryStore) Keys(ctx context.Context) iter.Seq2[string, error] {
 	}
 }
 
-// Len implements [Counter].
-func (s *MemoryStore) Len(ctx context.Context) (int, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	s.sweep()
-	return int(s.count.Load()), nil
-}
-
 // Clear implements [Clearer].
 func (s *MemoryStore) Clear(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
@@ -314,7 +305,6 @@ func (sh *memoryShard) keys(now time.Time) []string {
 
 var (
 	_ KeyLister     = (*MemoryStore)(nil)
-	_ Counter       = (*MemoryStore)(nil)
 	_ Clearer       = (*MemoryStore)(nil)
 	_ Validator     = (*MemoryStore)(nil)
 	_ fmt.Formatter = (*MemoryStore)(nil)

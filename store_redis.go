@@ -49,8 +49,7 @@ type RedisStore struct {
 	Prefix string
 
 	// NoPrefix makes keys of the ids alone, as connect-redis does with an empty prefix.
-	// Then every key of the Redis database counts as a session to Keys, Len and Clear,
-	// which deletes all of them.
+	// Then Keys goes through every key of the Redis database, and Clear deletes all of them.
 	NoPrefix bool
 
 	// WaitReplicas is how many replicas have to have a write before it counts as
@@ -404,18 +403,6 @@ func (s *RedisStore) Keys(ctx context.Context) iter.Seq2[string, error] {
 	}
 }
 
-// Len implements [Counter] with SCAN; see [RedisStore.Keys].
-func (s *RedisStore) Len(ctx context.Context) (int, error) {
-	n := 0
-	for _, err := range s.Keys(ctx) {
-		if err != nil {
-			return 0, err
-		}
-		n++
-	}
-	return n, nil
-}
-
 // Clear implements [Clearer] with SCAN and a DEL for each key; see [RedisStore.Keys].
 func (s *RedisStore) Clear(ctx context.Context) error {
 	for key, err := range s.Keys(ctx) {
@@ -473,7 +460,6 @@ func (s *RedisStore) nodes(ctx context.Context) (nodes []*redis.Client, err erro
 
 var (
 	_ KeyLister = (*RedisStore)(nil)
-	_ Counter   = (*RedisStore)(nil)
 	_ Clearer   = (*RedisStore)(nil)
 	_ Validator = (*RedisStore)(nil)
 

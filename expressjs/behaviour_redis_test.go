@@ -146,6 +146,13 @@ func redisBehaviours() []behaviour {
 			n, err := site.Len(t.Context())
 			expect(t, "length", fmt.Sprint(n, err), "3 <nil>")
 			expect(t, "commands", r.took(), "SCAN")
+
+			b := site.visitor()
+			b.get(setUser("u1"))
+			b.get(func(s *session.Session) { s.Renew() })
+			n, err = site.Len(t.Context())
+			expect(t, "length with a fourth that was renewed", fmt.Sprint(n, err), "5 <nil>")
+			expect(t, "keys", len(r.server.Keys()), 6)
 		}},
 		{"CC-6", func(t *testing.T) {
 			r := newRedis(t)

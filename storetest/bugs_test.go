@@ -32,7 +32,6 @@ type store struct {
 	load                 func(c call) ([]byte, error)
 	create, swap, delete func(c call) error
 	keys                 func(ctx context.Context) iter.Seq2[string, error]
-	count                func(ctx context.Context) (int, error)
 	clearAll             func(ctx context.Context) error
 	validate             func() error
 }
@@ -103,15 +102,6 @@ func newStore() *store {
 			}
 		}
 	}
-	s.count = func(ctx context.Context) (int, error) {
-		n := 0
-		for key := range s.records {
-			if s.has(key) {
-				n++
-			}
-		}
-		return n, ctx.Err()
-	}
 	s.validate = func() error { return nil }
 	s.clearAll = func(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
@@ -148,12 +138,6 @@ func (s *store) Delete(ctx context.Context, key string) error {
 }
 
 func (s *store) Keys(ctx context.Context) iter.Seq2[string, error] { return s.keys(ctx) }
-
-func (s *store) Len(ctx context.Context) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.count(ctx)
-}
 
 func (s *store) Validate() error { return s.validate() }
 
@@ -890,9 +874,6 @@ var bugs = []seededBug{
 				keys(ctx)(func(key string, err error) bool { return err == nil && yield(key, nil) })
 			}
 		}
-	}},
-	{"len counts expired records", "len", func(s *store) {
-		s.count = func(ctx context.Context) (int, error) { return len(s.records), ctx.Err() }
 	}},
 	{"validate refuses every store", "validate", func(s *store) {
 		s.validate = func() error { return errors.New("a store without a server; give it one") }

@@ -45,7 +45,6 @@ const (
 	ruleConcurrent = "All methods are safe for concurrent use."
 	ruleList       = "Keys goes through the keys of all live records, in no order. A record that is created or deleted meanwhile may be among them or not; no key comes twice."
 	ruleListError  = "An error is the last pair that the sequence yields."
-	ruleLen        = "Len returns the number of live records."
 	ruleValidate   = "Validate returns nil if the store is configured for use, and otherwise an error that names the remedy."
 	ruleClear      = "Clear deletes all records that are there when it is called."
 )
@@ -740,25 +739,6 @@ var capabilityCases = []testCase{
 		}
 		return fails("Keys", cancelled, failed)
 	})},
-	{"len", ruleLen, func(ctx context.Context, store session.Store) error {
-		s, ok := store.(session.Counter)
-		if !ok {
-			return nil
-		}
-		expect := func(want int) error {
-			n, err := s.Len(ctx)
-			if n != want || err != nil {
-				return fmt.Errorf("Len: %d and error %v, want %d", n, err, want)
-			}
-			return nil
-		}
-		if err := first(expect(0), create(ctx, s, "a", "v"), create(ctx, s, "b", "v"), expect(2), remove(ctx, s, "a"), expect(1),
-			swap(ctx, s, "b", "v", "w"), expect(1), s.Create(ctx, "c", []byte("v"), short), expect(2)); err != nil {
-			return err
-		}
-		time.Sleep(short + slack)
-		return expect(1)
-	}},
 	{"validate", ruleValidate, func(_ context.Context, store session.Store) error {
 		if s, ok := store.(session.Validator); ok {
 			if err := s.Validate(); err != nil {

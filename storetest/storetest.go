@@ -7,8 +7,8 @@
 //	}
 //
 // There is a case for each sentence of the contract, which a failure quotes. The
-// optional capabilities ([session.KeyLister], [session.Counter], [session.Clearer],
-// [session.Validator]) are checked where the store has them.
+// optional capabilities ([session.KeyLister], [session.Clearer], [session.Validator])
+// are checked where the store has them.
 package storetest
 
 import (
