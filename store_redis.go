@@ -23,10 +23,11 @@ import (
 // works on a Cluster and behind Sentinel. docs/redis.md in the repository has the
 // ACL user with the least rights for it, TLS, and which settings of the client matter.
 //
-// Promises about sessions hold as far as Redis keeps what it acknowledged.
-// Replication is asynchronous: a failover may lose the last writes, and with
-// them a logout. [Options.AbsoluteTimeout] bounds what such a session is good for, and
-// WaitReplicas makes it unlikely.
+// Promises about sessions hold as far as Redis keeps what it acknowledged. A restart loses
+// what is not on disk yet, which with Redis's default snapshots is up to an hour, and a
+// failover what is not replicated yet; a logout that is lost is undone. appendfsync always
+// prevents the one, WaitReplicas the other, and [Options.AbsoluteTimeout] bounds what such a
+// session is good for.
 //
 // A RedisStore is safe for concurrent use. Its fields must not be changed after
 // the first use.
@@ -58,13 +59,13 @@ type RedisStore struct {
 	// [ErrNotReplicated], although the primary has the write and may go on to
 	// spread it. Zero waits for none; a negative number is an error of [New].
 	//
-	// What it buys: as long as one of the replicas that have a write is the one
-	// that a failover promotes, nothing that was acknowledged is lost, no logout
-	// either. That is certain if all replicas of the primary have it, so with one
-	// replica and 1, or with two and 2; with fewer it is likely, because Redis
-	// promotes the replica that is ahead. It does not make Redis consistent: a
-	// write that failed may still be there later, and a replica that restarts
-	// without a copy on disk has nothing.
+	// What it buys: if a failover promotes a replica that has a write, that write is not
+	// lost, a logout neither. All replicas of the primary have it with one replica and 1,
+	// or with two and 2; with fewer it is likely that the promoted one does, because
+	// Redis promotes the replica that is ahead. It does not make Redis consistent: a
+	// write that failed may still be there later. And it is no persistence: a replica that
+	// restarts has what is on its disk, and a primary that restarts before another is
+	// promoted has its replicas take over what is on its own.
 	//
 	// What it costs: each write also takes the way to the replicas and back, and
 	// while fewer of them are connected, every write fails. It needs a

@@ -11,7 +11,8 @@ import (
 )
 
 // A Process is a redis-server that a test stops and starts again, always on the same port
-// and in the same directory. What it acknowledged is on disk.
+// and in the same directory. What it acknowledged is on disk, unless it is configured
+// otherwise.
 type Process struct {
 	Addr string
 
@@ -31,8 +32,8 @@ func NewProcess(t testing.TB) *Process {
 	return &Process{Addr: addr, t: t, dir: t.TempDir(), server: s}
 }
 
-// Start runs the server, with the arguments as more configuration, and waits until it
-// takes connections. It may not be ready yet to answer them.
+// Start runs the server, with the arguments as more configuration, more rights of the user
+// first, and waits until it takes connections. It may not be ready yet to answer them.
 func (p *Process) Start(args ...string) {
 	p.t.Helper()
 	p.server.args = slices.Concat([]string{
