@@ -26,8 +26,8 @@ type Options struct {
 	_ [0]func() // no unkeyed literals
 
 	// Store keeps the sessions. Nil means a new [MemoryStore]: the sessions live
-	// in this process and end with it. One that refuses its own configuration, as a
-	// [Validator], is an error of [New].
+	// in this process and end with it. If the store is a [Validator], New asks it
+	// whether it is configured well.
 	Store Store
 
 	// Secrets sign the cookie: the first signs, all verify. To rotate, put a new

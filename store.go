@@ -68,7 +68,7 @@ type Clearer interface {
 }
 
 // A Validator is a [Store] that knows what is wrong with its own configuration. [New]
-// asks it before anything else does, and returns what it says.
+// asks it, and fails with what it says.
 type Validator interface {
 	Store
 
