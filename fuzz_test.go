@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"math"
@@ -353,57 +352,6 @@ func records() [][]byte {
 		encoded(0, session.DefaultIdleTimeout, open, "counter", `"no number"`, "list", `{"a":1}`, "name", `[`),
 		encoded(0, session.DefaultIdleTimeout, open, "", "", "a", "null", "counter", "9223372036854775807", "name", " \"x\" "),
 		encoded(0, session.DefaultIdleTimeout, open, "name", `"x"`, "name", `"y"`),
-	}
-}
-
-// Numbers, truth values and text, which the library reads and writes by itself, are to the
-// byte what encoding/json makes of them: named types are left to that.
-func FuzzPlainValues(f *testing.F) {
-	for _, document := range []string{
-		"0", "-0", "1", "-1", "007", "+1", "1.0", "1e3", " 1", "1 ", "--1", "-", "9223372036854775807", "-9223372036854775808", "9223372036854775808",
-		"true", "false", "True", "null", "", `"`, `""`, `"a"`, `"a`, `a"`, `"\u0041"`, `"\n"`, "\"\n\"", `"é"`, "\"\xff\"", "\"\x7f\"", `"a"b"`, `["a"]`,
-	} {
-		f.Add([]byte(document), document, int64(len(document)))
-	}
-	type (
-		text   string
-		number int64
-		whole  int
-		truth  bool
-	)
-	f.Fuzz(func(t *testing.T, document []byte, s string, n int64) {
-		inBubble(t, func(t *testing.T) {
-			r := newRig(t, encoded(0, session.DefaultIdleTimeout, []string{fuzzSecret}, "a", string(document)))
-			r.visitor.get(use(func(ses *session.Session) {
-				sameValue[string, text](t, ses)
-				sameValue[int64, number](t, ses)
-				sameValue[int, whole](t, ses)
-				sameValue[bool, truth](t, ses)
-				session.Key[string]("s").Set(ses, s)
-				session.Key[int64]("n").Set(ses, n)
-				session.Key[int]("w").Set(ses, int(n))
-				session.Key[bool]("b").Set(ses, n%2 == 0)
-				session.Key[text]("S").Set(ses, text(s))
-				session.Key[number]("N").Set(ses, number(n))
-				session.Key[whole]("W").Set(ses, whole(n))
-				session.Key[truth]("B").Set(ses, n%2 == 0)
-			}))
-			stored, _ := parse(r.record(t))
-			for _, key := range []string{"s", "n", "w", "b"} {
-				if got, want := stored.values[key], stored.values[strings.ToUpper(key)]; got != want || got == "" {
-					t.Errorf("stored %q, want %q", got, want)
-				}
-			}
-		})
-	})
-}
-
-func sameValue[T, N comparable](t *testing.T, s *session.Session) {
-	t.Helper()
-	got, ok := session.Key[T]("a").Lookup(s)
-	want, wantOK := session.Key[N]("a").Lookup(s)
-	if ok != wantOK || fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("read %v %t, want %v %t", got, ok, want, wantOK)
 	}
 }
 
