@@ -166,7 +166,7 @@ func TestLogoutThenError(t *testing.T) {
 	for name, rest := range map[string]func(w http.ResponseWriter, s *session.Session){
 		"error page":      func(w http.ResponseWriter, _ *session.Session) { w.WriteHeader(http.StatusInternalServerError) },
 		"forbidden":       func(w http.ResponseWriter, _ *session.Session) { http.Error(w, "no", http.StatusForbidden) },
-		"set after it":    func(_ http.ResponseWriter, s *session.Session) { nameKey.Set(s, "y") },
+		"empty after it":  func(_ http.ResponseWriter, s *session.Session) { nameKey.Set(s, "y"); nameKey.Delete(s) },
 		"a second logout": func(_ http.ResponseWriter, s *session.Session) { s.Destroy() },
 	} {
 		v := newVisitor(newManager(t, session.Options{}))
@@ -365,13 +365,15 @@ func TestOAuthStateSurvivesTheRedirect(t *testing.T) {
 // and no other source of randomness for what must not be guessed.
 func TestCryptographyInUse(t *testing.T) {
 	want := map[string][]string{
-		"native.go":               {"crypto/rand", "github.com/gorilla/securecookie"}, // ids, and HMAC-SHA-256 of cookies
-		"options.go":              {"crypto/rand"},                                    // a secret where there is none, in memory
-		"store_redis.go":          {"crypto/sha1"},                                    // what EVALSHA calls a script: no secret
-		"internal/wire/record.go": {"crypto/rand", "crypto/sha256", "crypto/subtle"},  // marks, digests of secrets, their comparison
-		"internal/wire/wire.go":   {"math/rand/v2"},                                   // a pause between two attempts: no secret
-		"expressjs/cookie.go":     {"crypto/hmac", "crypto/rand", "crypto/sha256"},    // Express's signature and ids
-		"expressjs/renew.go":      {"crypto/rand"},                                    // marks of renewals
+		"native.go":                {"crypto/rand", "github.com/gorilla/securecookie"}, // ids, and HMAC-SHA-256 of cookies
+		"options.go":               {"crypto/rand"},                                    // a secret where there is none, in memory
+		"store_redis.go":           {"crypto/sha1"},                                    // what EVALSHA calls a script: no secret
+		"middleware.go":            {"crypto/rand"},                                    // the name of a Manager in the records that it saves
+		"internal/wire/record.go":  {"crypto/sha256"},                                  // digests of secrets
+		"internal/wire/secrets.go": {"crypto/subtle"},                                  // their comparison
+		"internal/wire/wire.go":    {"math/rand/v2"},                                   // a pause between two attempts: no secret
+		"expressjs/cookie.go":      {"crypto/hmac", "crypto/rand", "crypto/sha256"},    // Express's signature and ids
+		"expressjs/renew.go":       {"crypto/rand"},                                    // marks of renewals
 	}
 	got := make(map[string][]string)
 	for _, dir := range []string{".", "internal/wire", "expressjs", "storetest"} {

@@ -72,7 +72,7 @@ func lifeOfASession(t *testing.T, m *session.Manager) {
 	ok("update", v.get(count))
 	check(t, "counter", counterOf(v), 2)
 	replaced := v.copy()
-	ok("renew", v.post(use(func(s *session.Session) { s.Renew() })))
+	ok("renew", v.post(use(func(s *session.Session) { s.Renew(0) })))
 	check(t, "name under the renewed cookie", nameOf(v), "ada")
 	check(t, "name under the replaced cookie", nameOf(replaced), "")
 	ended := v.copy()

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -36,32 +37,41 @@ func (s *Session) load() {
 	s.find()
 }
 
+// maxLooks bounds for how many cookies a session is looked for. Honest browsers bring two,
+// where a cookie of another Domain or Path has been left behind.
+const maxLooks = 8
+
 // find looks for the session of the cookies that verify. The first that opens one counts:
 // a cookie left behind by another Domain or Path, which a logout could not delete, does not
 // hide the good one behind it.
 func (s *Session) find() {
-	if s.cookie.n == 0 {
+	if !s.cookie.verified() {
 		s.begin()
 		return
 	}
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
 	replaced := ""
-	for i, id := range s.cookie.verified() {
-		proof := wire.DigestOf(id.Secret)
-		st, err := s.fetchWithin(ctx, id.Handle)
+	looks := 0
+	for c := range s.cookie.all() {
+		if looks++; looks > maxLooks {
+			break
+		}
+		var st stored
+		var err error
+		s.outside(func() { st, s.standing, err = s.manager.load(ctx, c.id) })
 		switch {
-		case err == nil && st.Opens(proof):
-			s.phase, s.id, s.proof, s.replaces = found, id, proof, st.Secrets
-			s.cookie.old = s.cookie.older[i]
+		case err == nil:
+			s.phase, s.id, s.secret = found, wire.ID{Handle: st.At, Secret: c.id.Secret}, wire.DigestOf(c.id.Secret)
+			s.oldSignature = c.old
 			s.show(st)
 			return
-		case err == nil:
-			replaced = id.Handle
+		case errors.Is(err, wire.ErrReplaced):
+			replaced = c.id.Handle
 		case errors.Is(err, ErrNotFound):
 		case errors.Is(err, ErrUnreadable):
 			s.say(slog.LevelWarn, "session: the stored record is unreadable, and left alone; its cookie opens nothing",
-				slog.String("session", s.manager.codec.LogHandle(id.Handle)), slog.Any("err", err))
+				slog.String("session", s.manager.codec.LogHandle(c.id.Handle)), slog.Any("err", err))
 		default:
 			s.begin()
 			s.fail(err)
@@ -71,7 +81,7 @@ func (s *Session) find() {
 	s.begin()
 	if replaced != "" {
 		s.phase = stale
-		s.say(slog.LevelInfo, "session: the cookie has been replaced by a renewal; the request is anonymous",
+		s.say(slog.LevelInfo, "session: the cookie has just been replaced, without a grace or after its session was renewed again; the request is anonymous",
 			slog.String("session", s.manager.codec.LogHandle(replaced)))
 	}
 }
@@ -86,8 +96,9 @@ func (s *Session) readCookie() {
 // begin makes the session one that is in no store.
 func (s *Session) begin() {
 	if s.phase != unloaded { // else there is nothing to clear, and most anonymous requests come here once
-		s.id, s.stored, s.now, s.changes = wire.ID{}, stored{}, wire.Record{}, nil
-		s.renewed, s.made, s.writes, s.sendCookie = false, false, 0, keepCookie
+		s.id, s.secret, s.stored, s.now = wire.ID{}, wire.Digest{}, stored{}, wire.Record{}
+		s.changes, s.renewal, s.writes = nil, nil, 0
+		s.standing, s.oldSignature, s.sendCookie, s.owesCookie = wire.Unknown, false, keepCookie, false
 	}
 	s.phase = fresh
 }
@@ -99,13 +110,16 @@ func (s *Session) needID() {
 	}
 }
 
-// needDates gives a session that is not stored its beginning and its deadline, as late.
+// needDates gives a session that is not stored its beginning, as late.
 func (s *Session) needDates() {
 	if s.phase != found && s.now.Created == 0 {
-		now := time.Now()
-		s.manager.codec.Begin(&s.now, now)
-		s.now.Expires = s.manager.deadline(&s.now, now)
+		s.dateFrom(time.Now())
 	}
+}
+
+func (s *Session) dateFrom(now time.Time) {
+	s.manager.codec.Begin(&s.now, now)
+	s.now.Used = now.UnixMilli()
 }
 
 // show makes st what the handler sees.
@@ -114,14 +128,20 @@ func (s *Session) show(st stored) {
 	s.now = s.stored.Copy()
 }
 
-// reload reads the session again.
-func (s *Session) reload() error {
-	st, err := s.fetch(s.id.Handle)
+// reload reads the session again. Who was let in stays in, unless all cookies but a new one
+// have lost their worth since.
+func (s *Session) reload() (err error) {
+	ctx, cancel := s.manager.bound(s.request.Context())
+	defer cancel()
+	var st stored
+	s.outside(func() { st, err = s.manager.follow(ctx, s.stored.At) })
 	switch {
-	case err == nil && st.Opens(s.proof):
+	case err == nil && st.Resets == s.stored.Resets:
 		s.show(st)
 		return nil
-	case err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
+	case err == nil:
+		return ErrRenewed
+	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
 		s.phase = ended
 		return nil
 	}
@@ -130,24 +150,11 @@ func (s *Session) reload() error {
 
 // drop forgets what the request changed.
 func (s *Session) drop() {
-	s.changes, s.renewed = nil, false
+	s.changes, s.renewal = nil, nil
 	s.needDates()
-	created, expires := s.now.Created, s.now.Expires
+	created := time.UnixMilli(s.now.Created)
 	s.now = wire.Record{}
-	s.manager.codec.Begin(&s.now, time.UnixMilli(created))
-	s.now.Expires = expires
-}
-
-// fetch asks the store for one record.
-func (s *Session) fetch(handle string) (st stored, err error) {
-	ctx, cancel := s.manager.bound(s.request.Context())
-	defer cancel()
-	return s.fetchWithin(ctx, handle)
-}
-
-func (s *Session) fetchWithin(ctx context.Context, handle string) (st stored, err error) {
-	s.outside(func() { st, err = s.manager.fetch(ctx, handle) })
-	return st, err
+	s.dateFrom(created)
 }
 
 // outside runs f without s.mu. If f panics nobody knows what it has done, so the
@@ -175,40 +182,22 @@ func (s *Session) commit() error {
 	}
 	defer s.release()
 	s.committed = true
-	if s.err != nil {
-		s.recheck()
-		if s.regenerated { // the old session ends although the new one cannot begin
-			if err := s.deleteRetired(); err != nil {
-				s.say(slog.LevelError, "session: the session to be replaced could not be deleted", slog.Any("err", err))
-			}
+	switch {
+	case s.err == nil:
+		if s.manager.options.Rolling {
+			s.used = true
 		}
-		return s.err
+		s.fail(s.write(false))
+		s.moved = s.used // it was due or not; only a first look after this is written at the end
+	case s.regenerated: // the old session ends although the new one cannot begin
+		if err := s.deleteRetired(); err != nil {
+			s.say(slog.LevelError, "session: the session to be replaced could not be deleted", slog.Any("err", err))
+		}
 	}
-	if s.manager.options.Rolling {
-		s.used = true
-	}
-	before := s.writes
-	s.fail(s.write(false))
-	if s.writes == before {
-		s.recheck()
+	if s.err != nil && s.owesCookie && s.sendCookie == issueCookie {
+		_ = s.confirm() // what an earlier Save has stored stays the client's
 	}
 	return s.err
-}
-
-// recheck drops the cookie that an earlier Save asked for, if another request has
-// renewed or ended the session since: the browser may have a newer one. Nobody else
-// has the cookie of a session that this request has made.
-func (s *Session) recheck() {
-	if s.sendCookie == keepCookie || s.made {
-		return
-	}
-	st, err := s.fetch(s.id.Handle)
-	if errors.Is(err, ErrUnavailable) && s.sendCookie == issueCookie {
-		return // the client has no other
-	}
-	if err != nil || !st.Opens(s.proof) {
-		s.sendCookie = keepCookie
-	}
 }
 
 // A cookieState says what the response does with the client's cookie.
@@ -220,30 +209,47 @@ const (
 	issueCookie               // send it, because the client does not have it
 )
 
-// finish saves what changed after the header left.
+// finish saves what changed after the header left, also what changes while it saves, and
+// ends the session with its request.
 func (s *Session) finish() error {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.err != nil {
-		return s.err
-	}
-	if err := s.acquire(); err != nil {
-		return s.fail(err)
-	}
-	defer s.release()
-	if s.phase == fresh {
-		if len(s.changes) > 0 && !s.now.IsEmpty() {
-			return s.fail(ErrHeaderSent)
-		}
-		return nil
-	}
-	if s.sendsWithMove() { // too late for it: the next request moves both
+	defer func() { s.closed = true }() // before anybody can make a change that nobody saves
+	if s.sendsWithMove() {             // too late for it: the next request moves both
 		s.moved = true
 	}
-	return s.fail(s.write(false))
+	for range maxFinalSaves {
+		if s.err != nil {
+			return s.err
+		}
+		if err := s.acquire(); err != nil {
+			return s.fail(err)
+		}
+		calls := s.calls
+		err := s.saveLate()
+		s.release()
+		if err != nil || s.calls == calls {
+			return s.fail(err)
+		}
+	}
+	return s.fail(fmt.Errorf("a goroutine of the request goes on changing the session: %w", ErrClosed))
 }
 
-// close ends the session with its request.
+// maxFinalSaves bounds how long the end of a request waits for goroutines of its handler.
+const maxFinalSaves = 16
+
+// saveLate saves what changed after the header left.
+func (s *Session) saveLate() error {
+	if s.phase != fresh {
+		return s.write(false)
+	}
+	if len(s.changes) > 0 && !s.now.IsEmpty() {
+		return ErrHeaderSent
+	}
+	return nil
+}
+
+// close ends the session with its request, which saves nothing more.
 func (s *Session) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -257,21 +263,27 @@ func (s *Session) write(force bool) error {
 	options := &s.manager.options
 	switch s.phase {
 	case fresh:
-		if force || s.regenerated || options.SaveUninitialized || !s.now.IsEmpty() {
+		if force || s.regenerated || options.SaveUninitialized && !s.removed || !s.now.IsEmpty() {
 			return s.create()
 		}
 	case found:
-		switch changed := s.renewed || !s.now.SameData(&s.stored.Record); {
+		switch changed := s.renewal != nil || !s.now.SameData(&s.stored.Record); {
 		case force || changed || options.Resave && s.writes == 0:
 			return s.swap(changed)
-		case s.used && !s.moved && !options.DisableTouch && (s.manager.due(&s.stored.Record) || s.cookie.old && s.manager.isCapped(&s.stored.Record)):
+		case s.owesCookie:
+			return s.confirm()
+		case s.used && !s.moved && !options.DisableTouch && s.manager.isDue(&s.stored.Record):
 			s.moved = true
 			s.move()
 		}
-	case stale, ended:
-		if len(s.changes) > 0 || s.renewed {
+	case stale:
+		if !s.now.IsEmpty() {
+			return ErrRenewed
+		}
+	case ended:
+		if len(s.changes) > 0 || s.renewal != nil {
 			s.drop()
-			s.say(slog.LevelInfo, "session: ended or renewed while the request ran; what it changed is dropped")
+			s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it")
 		}
 	}
 	return nil
@@ -294,9 +306,8 @@ func (s *Session) create() error {
 		s.outside(func() { s.manager.takeBack(ctx, made.Handle) })
 		return err
 	}
-	s.id, s.proof = made, wire.DigestOf(made.Secret)
-	s.replaces = slices.Clone(s.proof[:])
-	s.regenerated, s.made, s.sendCookie = false, true, issueCookie
+	s.id, s.secret, s.standing = made, wire.DigestOf(made.Secret), wire.Current
+	s.regenerated, s.removed, s.sendCookie = false, false, issueCookie
 	return s.install(st, n)
 }
 
@@ -304,89 +315,125 @@ func (s *Session) create() error {
 func (s *Session) swap(changed bool) error {
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
-
-	codec := s.manager.codec
-	changes, replaces, next, renewed := s.changes, s.replaces, s.next, s.renewed
-	renew := func(r *wire.Record) {
-		if renewed {
-			codec.Renew(r, replaces, next)
-		}
+	old, renewal := s.stored, s.renewal
+	save := swap{old: old, next: s.now.Copy(), changes: s.changes, secret: s.secret, renewal: renewal}
+	wantsCookie := changed && s.manager.cookieMaxAge(&s.now) > 0 || s.sendsWithMove()
+	if wantsCookie && !s.committed && !s.manager.isDue(&old.Record) {
+		// The cookie lives as long as the session, and this save cannot send it. So the
+		// session's use is left to a write that can.
+		wantsCookie, save.isNoUse = false, true
 	}
-	replay := func(r *wire.Record) error {
-		renew(r)
-		for _, c := range changes {
-			if err := c(r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	old, r := s.stored, s.now.Copy()
-	renew(&r)
 
 	var st stored
 	var err error
-	s.outside(func() {
-		st, err = s.manager.swap(ctx, old, r, replay)
-		if err == nil && renewed {
-			next, st, err = s.manager.settle(ctx, next, st)
-		}
-	})
+	s.outside(func() { st, err = s.manager.swap(ctx, save) })
 	switch {
 	case errors.Is(err, ErrNotFound):
 		s.phase = ended
 		s.drop()
 		s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it")
 		return nil
+	case errors.Is(err, ErrRenewed) && !changed:
+		return s.overtaken(len(save.changes))
 	case err != nil:
 		return err
 	}
-	switch {
-	case renewed:
-		s.id, s.proof, s.renewed = next, wire.DigestOf(next.Secret), false
-		s.replaces = slices.Concat(replaces, s.proof[:])
-		s.sendCookie = issueCookie
-	case changed && s.manager.cookieMaxAge(&st.Record) > 0 || st.MaxAge != old.MaxAge:
-		s.refreshCookie()
-	default:
-		s.refreshIfMoved()
+	s.renewal = nil
+	if !renewal.isMade(&st.Record) && st.Resets != old.Resets { // since it was saved
+		return s.overtaken(len(save.changes))
 	}
-	return s.install(st, len(changes))
+	switch {
+	case renewal.isMade(&st.Record):
+		s.id = wire.ID{Handle: st.At, Secret: renewal.next.Secret}
+		s.secret = st.Secret
+		s.sendCookie, s.owesCookie = issueCookie, !s.committed
+	case s.owesCookie || st.MaxAge != old.MaxAge || wantsCookie: // owed by an earlier Save
+		s.refreshCookie()
+	}
+	return s.install(st, len(save.changes))
 }
 
-// move moves the deadline of a session that was used and not changed. That it
-// cannot is no error: another request moves it, or the next.
+// overtaken is called when another request has made all cookies worthless but its own, and the
+// first n changes are saved, or change nothing.
+func (s *Session) overtaken(n int) error {
+	if len(s.changes) > n {
+		return ErrRenewed
+	}
+	s.begin()
+	s.phase = stale
+	return nil
+}
+
+// confirm makes a write with which the cookie goes that an earlier Save has left to the
+// commit, and which saves no change. If it fails, nobody knows whether the cookie is still the
+// right one, and it does not go. For a cookie that the client has that is no error, because a
+// later response sends it.
+func (s *Session) confirm() error {
+	ctx, cancel := s.manager.bound(s.request.Context())
+	defer cancel()
+	save, n := swap{old: s.stored, next: s.stored.Copy(), secret: s.secret}, len(s.changes)
+	isNew := s.sendCookie == issueCookie
+	var st stored
+	var err error
+	s.outside(func() { st, err = s.manager.swap(ctx, save) })
+	s.owesCookie = false
+	switch {
+	case err == nil && s.err == nil:
+		s.refreshCookie()
+		return s.install(st, n)
+	case err == nil:
+		s.stored = st
+		return nil
+	}
+	s.sendCookie = keepCookie
+	switch {
+	case errors.Is(err, ErrNotFound):
+		s.phase = ended
+	case errors.Is(err, ErrRenewed):
+	case isNew:
+		return err
+	default:
+		s.say(slog.LevelWarn, "session: the cookie could not be refreshed", slog.Any("err", err))
+	}
+	return nil
+}
+
+// move writes that a session was used which has not changed, so that its deadline moves.
+// That it cannot is no error: another request does it, or the next.
 func (s *Session) move() {
 	ctx, cancel := s.manager.bound(s.request.Context())
 	defer cancel()
 	old, next, n := s.stored, s.stored.Copy(), len(s.changes)
+	next.Used = time.Now().UnixMilli()
 	var st stored
 	var err error
-	s.outside(func() { st, err = s.manager.swapOnce(ctx, old, next) })
+	s.outside(func() { st, err = s.manager.replace(ctx, old, next) })
 	if err != nil {
 		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
 			s.say(slog.LevelWarn, "session: the deadline could not be moved", slog.Any("err", err))
 		}
 		return
 	}
-	s.refreshIfMoved()
-	s.fail(s.install(st, n))
-}
-
-// refreshIfMoved sends the cookie again with a deadline that moved.
-func (s *Session) refreshIfMoved() {
 	if s.sendsWithMove() {
 		s.refreshCookie()
 	}
+	s.fail(s.install(st, n))
 }
 
 // sendsWithMove reports whether the cookie goes with a move of the deadline: if it is to
 // live as long, or has an old signature.
 func (s *Session) sendsWithMove() bool {
-	return s.manager.options.Rolling || s.cookie.old
+	return s.manager.options.Rolling || s.oldSignature
 }
 
-func (s *Session) refreshCookie() { s.sendCookie = max(s.sendCookie, refreshCookie) }
+// refreshCookie sends the cookie again that the client has. That goes only together with a
+// write of the commit: after an earlier one, another request may have replaced the cookie,
+// and this response would put it back.
+func (s *Session) refreshCookie() {
+	if s.owesCookie = !s.committed; s.committed {
+		s.sendCookie = max(s.sendCookie, refreshCookie)
+	}
+}
 
 // install makes st what the store has and the handler sees, with the changes
 // after the first n, which came while st was written.
@@ -409,7 +456,7 @@ func (s *Session) install(st stored, n int) error {
 
 // retire lists the records that have to go for this session to be gone.
 func (s *Session) retire() {
-	if s.phase == destroyed {
+	if s.removed {
 		return
 	}
 	add := func(handle string) {
@@ -420,8 +467,8 @@ func (s *Session) retire() {
 	if s.phase == found {
 		add(s.id.Handle)
 	}
-	for _, id := range s.cookie.verified() {
-		add(id.Handle)
+	for c := range s.cookie.all() {
+		add(c.id.Handle)
 	}
 }
 
@@ -450,9 +497,9 @@ func (s *Session) header(h http.Header) {
 		s.addVary(h)
 	}
 	switch {
-	case s.phase == destroyed:
+	case s.removed:
 		s.clearCookie(h)
-	case s.sendCookie != keepCookie && s.phase == found && s.stored.Opens(s.proof):
+	case s.sendCookie != keepCookie && s.phase == found && s.stored.Secret == s.secret:
 		s.sendCookie = keepCookie
 		m := s.manager
 		cookie, secure := m.codec.SetCookie(s.id, s.cookie.value(s.id), &s.stored.Record, m.cookieLife(&s.stored.Record))

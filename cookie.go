@@ -3,6 +3,7 @@ package session
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"net"
 	"net/http"
 	"net/textproto"
@@ -168,28 +169,27 @@ func roundUp(d time.Duration) time.Duration {
 	return d.Truncate(time.Second)
 }
 
-// What bounds the work for a request that brings many cookies of our name. Honest browsers
-// bring two where a cookie of another Domain or Path has been left behind.
-const (
-	maxCandidates = 8 // whose signatures are looked at
-	maxVerified   = 2 // whose sessions are looked for
-)
-
-// presented is what a request's cookies say of its session.
+// presented is what a request's cookies say of its session: those of our name with a good
+// signature, each once, in the request's order. Most requests have one.
 type presented struct {
-	ids   [maxVerified]wire.ID
-	first string            // the value that ids[0] came in
-	older [maxVerified]bool // signed by an older secret
-	n     uint8
+	first candidate
+	more  []candidate
 	read  bool
 	any   bool // there was a cookie of our name, good or bad
-	old   bool // the session was found by a cookie that an older secret has signed
+}
+
+// A candidate is a cookie with a good signature.
+type candidate struct {
+	id    wire.ID
+	value string // that the id came in
+	old   bool   // signed by an older secret
 }
 
 // readFrom looks at the request's cookies, as [http.Request.CookiesNamed] does.
 func (p *presented) readFrom(r *http.Request, m *Manager) {
 	p.read = true
-	candidates := 0
+	var seen map[wire.ID]bool // beside the first
+	last := ""                // the same again costs nothing
 	for _, line := range r.Header["Cookie"] {
 		for line != "" {
 			var pair string
@@ -199,15 +199,38 @@ func (p *presented) readFrom(r *http.Request, m *Manager) {
 				continue
 			}
 			p.any = true
-			if candidates++; candidates > maxCandidates || p.n == maxVerified {
-				return
+			if value == last {
+				continue
 			}
-			if id, old, ok := m.codec.Verify(value, quoted); ok && (p.n == 0 || p.ids[0] != id) {
-				if p.n == 0 {
-					p.first = value
+			last = value
+			id, old, ok := m.codec.Verify(value, quoted)
+			switch c := (candidate{id, value, old}); {
+			case !ok:
+			case !p.verified():
+				p.first = c
+			case id != p.first.id && !seen[id]:
+				if seen == nil {
+					seen = make(map[wire.ID]bool)
 				}
-				p.ids[p.n], p.older[p.n] = id, old
-				p.n++
+				seen[id] = true
+				p.more = append(p.more, c)
+			}
+		}
+	}
+}
+
+// verified reports whether there is a candidate.
+func (p *presented) verified() bool { return p.first.value != "" }
+
+// all goes through the candidates.
+func (p *presented) all() iter.Seq[candidate] {
+	return func(yield func(candidate) bool) {
+		if !p.verified() || !yield(p.first) {
+			return
+		}
+		for _, c := range p.more {
+			if !yield(c) {
+				return
 			}
 		}
 	}
@@ -231,13 +254,10 @@ func cookieValue(pair, name string) (value string, quoted, ok bool) {
 	return value, quoted, true
 }
 
-// verified returns the ids that carry a good signature, in the request's order.
-func (p *presented) verified() []wire.ID { return p.ids[:p.n] }
-
 // value returns what may be sent again for the id, as far as that is known.
 func (p *presented) value(id wire.ID) string {
-	if p.n > 0 && p.ids[0] == id && !p.older[0] {
-		return p.first
+	if p.first.id == id && !p.first.old {
+		return p.first.value
 	}
 	return ""
 }

@@ -68,7 +68,7 @@ func TestCookieAttributes(t *testing.T) {
 					expect("create", v.get(setName("x")), true)
 					expect("read", v.get(use(func(s *session.Session) { nameKey.Get(s) })), false)
 					expect("change", v.get(setName("y")), !tt.browser)
-					expect("renew", v.get(use(func(s *session.Session) { s.Renew() })), true)
+					expect("renew", v.get(use(func(s *session.Session) { s.Renew(0) })), true)
 					expect("regenerate", v.get(use(func(s *session.Session) { s.Regenerate() })), true)
 
 					r := newVisitor(rolling)
@@ -213,7 +213,7 @@ func TestSeveralCookies(t *testing.T) {
 		"two good":         {[]string{goodB, goodA}, "b"},
 		"empty, good":      {[]string{"", goodB}, "b"},
 		"bad, bad":         {[]string{bad, bad}, ""},
-		"thousands of bad": {append(slices.Repeat([]string{bad}, 2900), goodA), ""},
+		"thousands of bad": {append(slices.Repeat([]string{bad}, 2900), goodA), "a"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			newVisitor(m).send("GET", use(func(s *session.Session) {
@@ -325,7 +325,7 @@ func TestSecretRotation(t *testing.T) {
 			options := session.Options{Store: new(session.MemoryStore), Cookie: session.Cookie{MaxAge: 30 * 24 * time.Hour}}
 			v := newVisitor(newManager(t, options))
 			v.get(setName("x"))
-			time.Sleep(24 * time.Hour)
+			time.Sleep(36 * time.Hour)
 			options.Secrets = []string{secretB, secretA}
 			v.server = newManager(t, options).Handler(app)
 			v.get(use(func(s *session.Session) { nameKey.Get(s) }))
@@ -386,7 +386,7 @@ func TestCacheHeaders(t *testing.T) {
 		"Created":    func(s *session.Session) { s.Created() },
 		"Expires":    func(s *session.Session) { s.Expires() },
 		"Touch":      func(s *session.Session) { s.Touch() },
-		"Renew":      func(s *session.Session) { s.Renew() },
+		"Renew":      func(s *session.Session) { s.Renew(0) },
 		"Regenerate": func(s *session.Session) { s.Regenerate() },
 		"Destroy":    func(s *session.Session) { s.Destroy() },
 		"Save":       func(s *session.Session) { s.Save() },
@@ -470,4 +470,83 @@ func TestWarningForPlainHTTP(t *testing.T) {
 			check(t, "warnings", strings.Count(book.String(), "plain HTTP"), tt.want)
 		})
 	}
+}
+
+// Whoever can set cookies for the domain, as a sibling subdomain where the name has no
+// __Host-, hides nothing from a logout or a login: all sessions end whose cookies verify.
+func TestEndsEverySessionThatIsPresented(t *testing.T) {
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		m := newManager(t, session.Options{Store: store, Cookie: session.Cookie{Name: "sid"}})
+		begin := func(name string) (cookie string, v *visitor) {
+			v = newVisitor(m)
+			v.get(setName(name))
+			return v.jar["sid"], v
+		}
+		for what, others := range map[string]func() []string{
+			"eight that are not signed": func() []string { return slices.Repeat([]string{"forged"}, 8) },
+			"eight with a bad signature": func() []string {
+				good, _ := begin("x")
+				return slices.Repeat([]string{good[:len(good)-8] + "AAAAAAA="}, 8)
+			},
+			"two of somebody else": func() []string { a, _ := begin("eve"); b, _ := begin("eve"); return []string{a, b} },
+			"fifty of somebody else": func() (all []string) {
+				for range 50 {
+					cookie, _ := begin("eve")
+					all = append(all, cookie)
+				}
+				return all
+			},
+			"fifty that have ended": func() (all []string) {
+				for range 50 {
+					cookie, v := begin("eve")
+					v.post(destroy)
+					all = append(all, cookie)
+				}
+				return all
+			},
+		} {
+			for how, end := range map[string]handler{
+				"logout":                   destroy,
+				"a look, then logout":      use(func(s *session.Session) { nameKey.Get(s); s.Destroy() }),
+				"login":                    use(func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "again") }),
+				"a look, then login":       use(func(s *session.Session) { nameKey.Get(s); s.Regenerate(); nameKey.Set(s, "again") }),
+				"logout, then set a flash": use(func(s *session.Session) { s.Destroy(); nameKey.Set(s, "goodbye") }),
+			} {
+				before := others()
+				_, victim := begin("ada")
+				response := newVisitor(m).send(http.MethodPost, end, func(r *http.Request) {
+					for _, value := range append(before, victim.jar["sid"]) {
+						r.AddCookie(&http.Cookie{Name: "sid", Value: value})
+					}
+				})
+				check(t, what+", "+how+": status", response.StatusCode, http.StatusOK)
+				check(t, what+", "+how+": the old cookie", nameOf(victim), "")
+				for _, value := range before {
+					other := newVisitor(m)
+					other.jar["sid"] = value
+					check(t, what+", "+how+": the other", nameOf(other), "")
+				}
+			}
+		}
+	})
+}
+
+// How many sessions are looked for is bounded: dead cookies in one request are no flood of calls.
+func TestLooksAreBounded(t *testing.T) {
+	sp := &spy{Store: new(session.MemoryStore)}
+	m := newManager(t, session.Options{Store: sp})
+	var dead []string
+	for range 100 {
+		v := newVisitor(m)
+		v.get(setName("x"))
+		dead = append(dead, v.jar["__Host-sid"])
+		v.post(destroy)
+	}
+	sp.took()
+	newVisitor(m).send(http.MethodGet, look, func(r *http.Request) {
+		for _, value := range dead {
+			r.AddCookie(&http.Cookie{Name: "__Host-sid", Value: value})
+		}
+	})
+	check(t, "calls", sp.took(), "L L L L L L L L")
 }

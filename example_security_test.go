@@ -49,7 +49,7 @@ func Example_endOtherSessions() {
 	mux.HandleFunc("/password", func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		changed := version.Add(1) // in the transaction that stores the new password
-		s.Renew()                 // another credential, another cookie
+		s.Renew(0)                // another credential, another cookie
 		versionKey.Set(s, changed)
 		for other, err := range sessions.All(r.Context()) {
 			if err == nil && userIDKey.Get(other) == 42 && other.ID() != s.ID() {
@@ -142,7 +142,7 @@ func Example_reauthentication() {
 	})
 	mux.HandleFunc("/confirm", func(w http.ResponseWriter, r *http.Request) { // with the password again
 		s := session.From(r.Context())
-		s.Renew() // ASVS 7.2.4: another cookie also now
+		s.Renew(0) // ASVS 7.2.4: another cookie also now
 		authenticatedKey.Set(s, now)
 	})
 	mux.HandleFunc("/email", func(w http.ResponseWriter, r *http.Request) {

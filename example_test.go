@@ -397,3 +397,41 @@ func ExampleOptions_errorHandler() {
 	// 200 hello
 	// 503 {"error":"try again later"}
 }
+
+// Once an hour the session gets another cookie. The requests that the browser has under way
+// with the one before stay logged in: it is good for 30 seconds more.
+func ExampleSession_Renew() {
+	const (
+		userIDKey  session.Key[int64]     = "userId"
+		renewedKey session.Key[time.Time] = "renewedAt"
+	)
+	now := time.Now() // time.Now(), where no example has to pass the time
+
+	sessions, _ := session.New(session.Options{Secrets: []string{exampleSecret}})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		s.Regenerate()
+		userIDKey.Set(s, 42)
+		renewedKey.Set(s, now)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if userIDKey.Has(s) && now.Sub(renewedKey.Get(s)) > time.Hour {
+			s.Renew(30 * time.Second)
+			renewedKey.Set(s, now)
+		}
+		fmt.Fprintf(w, "user %d, another cookie: %t", userIDKey.Get(s), renewedKey.Get(s).Equal(now))
+	})
+
+	get, done := browser(sessions.Handler(mux))
+	defer done()
+	get("/login")
+	now = now.Add(30 * time.Minute)
+	fmt.Println(get("/"))
+	now = now.Add(45 * time.Minute)
+	fmt.Println(get("/"))
+	// Output:
+	// user 42, another cookie: false
+	// user 42, another cookie: true
+}

@@ -39,18 +39,26 @@ func signed(name, fields string) string {
 
 func fieldsOf(id string) string { return "1|" + base64.URLEncoding.EncodeToString([]byte(id)) }
 
-// encoded returns a record as native.go describes it. Values are keys and JSON in turn.
-func encoded(created, expires time.Duration, secrets []string, values ...string) []byte {
-	b := []byte{0xf5, 1}
-	for _, after := range []time.Duration{created, expires} {
+// encoded returns a record as native.go describes it. The first of the secrets is the
+// current one, and those that it replaced open the session for an hour more. Values are keys
+// and JSON in turn.
+func encoded(created, used time.Duration, secrets []string, values ...string) []byte {
+	b := []byte{0xf5, 2}
+	for _, after := range []time.Duration{created, used, used + session.DefaultIdleTimeout} {
 		b = binary.AppendUvarint(b, uint64(bubbleStart.Add(after).UnixMilli()))
 	}
-	b = append(b, 0, byte(len(secrets)))
-	for _, secret := range secrets {
+	b = append(b, 0)
+	for i, secret := range secrets {
 		digest := sha256.Sum256([]byte(secret))
 		b = append(b, digest[:16]...)
+		if i > 0 {
+			b = binary.BigEndian.AppendUint64(b, uint64(bubbleStart.Add(time.Hour).UnixMilli())<<1|1)
+		}
+		if i == 0 {
+			b = append(b, byte(len(secrets)-1))
+		}
 	}
-	b = append(b, 0, byte(len(values)/2))
+	b = append(b, 0, 0, 0, byte(len(values)/2)) // no resets, no saves, nothing of later versions
 	for _, text := range values {
 		b = append(binary.AppendUvarint(b, uint64(len(text))), text...)
 	}
@@ -61,13 +69,16 @@ var bubbleStart = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // A parsed record is what parse reads, which is written apart from the library's Decode.
 type parsed struct {
-	created, expires, maxAge uint64
-	secrets                  []string
-	values                   map[string]string
+	created, used, maxAge, resets uint64
+	secret                        string
+	replaced                      []string // digest and time, as they stand there
+	saves                         int
+	extra                         string
+	values                        map[string]string
 }
 
 func parse(data []byte) (p parsed, ok bool) {
-	if !bytes.HasPrefix(data, []byte{0xf5, 1}) {
+	if !bytes.HasPrefix(data, []byte{0xf5, 2}) {
 		return p, false
 	}
 	rest := bytes.NewReader(data[2:])
@@ -86,13 +97,24 @@ func parse(data []byte) (p parsed, ok bool) {
 		io.ReadFull(rest, b)
 		return string(b)
 	}
-	p.created, p.expires, p.maxAge = number(), number(), number()
-	for n := number(); n > 0 && !failed; n-- {
-		p.secrets = append(p.secrets, text(16))
+	date := func() uint64 {
+		n := number()
+		failed = failed || n > math.MaxInt64
+		return n
 	}
+	p.created, p.used = date(), date()
+	date() // until when the store keeps it
+	p.maxAge = number()
+	p.secret = text(16)
 	for n := number(); n > 0 && !failed; n-- {
-		text(8) // a mark
+		p.replaced = append(p.replaced, text(24))
 	}
+	p.resets = number()
+	for n := number(); n > 0 && !failed; n-- {
+		text(24)
+		p.saves++
+	}
+	p.extra = text(number())
 	p.values = make(map[string]string)
 	last := ""
 	for n := number(); n > 0 && !failed; n-- {
@@ -105,11 +127,27 @@ func parse(data []byte) (p parsed, ok bool) {
 
 // opens reports whether a record is alive, and opens to the secret of these targets.
 func (p *parsed) opens() bool {
-	digest := sha256.Sum256([]byte(fuzzSecret))
+	sum := sha256.Sum256([]byte(fuzzSecret))
+	digest := string(sum[:16])
 	now := uint64(time.Now().UnixMilli())
-	absolute := uint64(session.DefaultAbsoluteTimeout.Milliseconds())
-	return slices.Contains(p.secrets, string(digest[:16])) && p.expires > now && p.expires <= math.MaxInt64 &&
-		p.created+absolute > now && p.created <= math.MaxInt64-absolute
+	known := p.secret == digest
+	for _, old := range p.replaced {
+		n := binary.BigEndian.Uint64([]byte(old[16:]))
+		if old[:16] == digest && n>>1 > now && p.secret != digest {
+			known = n&1 == 1 // the last that is remembered counts
+		}
+	}
+	idle := uint64(session.DefaultIdleTimeout.Milliseconds())
+	if p.maxAge > 1 {
+		idle = (p.maxAge - 1) * 1000
+	}
+	return known && min(p.used, now)+idle > now && min(p.created, now)+uint64(session.DefaultAbsoluteTimeout.Milliseconds()) > now
+}
+
+// isCurrent reports whether the secret of these targets is the one that a cookie is sent for.
+func (p *parsed) isCurrent() bool {
+	sum := sha256.Sum256([]byte(fuzzSecret))
+	return p.secret == string(sum[:16])
 }
 
 // A rig has a store with a record of the fuzzer, and a visitor with the cookie for it.
@@ -122,14 +160,14 @@ type rig struct {
 
 func newRig(t *testing.T, data []byte) *rig {
 	r := &rig{spy: &spy{Store: new(session.MemoryStore)}}
-	r.manager = newManager(t, session.Options{Store: r.spy, ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
-		r.errs = append(r.errs, err)
-	}})
+	r.manager = newManager(t, session.Options{Store: r.spy, ErrorHandler: r.fails})
 	r.visitor = newVisitor(r.manager)
 	r.visitor.jar["__Host-sid"] = signed("__Host-sid", fieldsOf(fuzzID))
 	r.put(t, data)
 	return r
 }
+
+func (r *rig) fails(_ http.ResponseWriter, _ *http.Request, err error) { r.errs = append(r.errs, err) }
 
 // put is another program, which does not ask the spy.
 func (r *rig) put(t *testing.T, data []byte) {
@@ -182,8 +220,7 @@ func (r *rig) ends(t *testing.T, foreign ...[]byte) {
 }
 
 // Whatever a Cookie header holds, the answer is 200 and sets no cookie, and the store is
-// asked only for the good cookie, and only if that is among the first eight of our name
-// and spelt as it was sent.
+// asked only for the good cookie, and only if that is spelt as it was sent.
 func FuzzCookieHeader(f *testing.F) {
 	good := signed("__Host-sid", fieldsOf(fuzzID))
 	for _, seed := range []string{
@@ -194,7 +231,7 @@ func FuzzCookieHeader(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	record := encoded(0, session.DefaultIdleTimeout, []string{fuzzSecret}, "name", `"x"`)
+	record := encoded(0, 0, []string{fuzzSecret}, "name", `"x"`)
 	f.Fuzz(func(t *testing.T, header string) {
 		inBubble(t, func(t *testing.T) {
 			r := newRig(t, record)
@@ -215,10 +252,10 @@ func FuzzCookieHeader(f *testing.F) {
 	})
 }
 
-// has reports whether one of the first eight cookies of our name has the value, not quoted.
+// has reports whether one of the cookies of our name has the value, not quoted.
 func has(header, value string) bool {
 	named := (&http.Request{Header: http.Header{"Cookie": {header}}}).CookiesNamed("__Host-sid")
-	return slices.ContainsFunc(named[:min(len(named), 8)], func(c *http.Cookie) bool { return c.Value == value && !c.Quoted })
+	return slices.ContainsFunc(named, func(c *http.Cookie) bool { return c.Value == value && !c.Quoted })
 }
 
 // Whatever carries a good signature, by whoever has the key, the answer is 200 and sets no
@@ -246,7 +283,7 @@ func FuzzSignedValue(f *testing.F) {
 	f.Add("__Host-sid", good, uint8(0), uint8(0), "\"")
 	f.Add("__Host-sid", good, uint8(108), uint8(0), "; __Host-sid=\"")
 	f.Add("__Host-sid", good, uint8(108), uint8(0), "=")
-	record := encoded(0, session.DefaultIdleTimeout, []string{fuzzSecret}, "name", `"x"`)
+	record := encoded(0, 0, []string{fuzzSecret}, "name", `"x"`)
 	f.Fuzz(func(t *testing.T, name, fields string, from, size uint8, text string) {
 		value := signed(name, fields)
 		start := min(int(from), len(value))
@@ -297,7 +334,7 @@ func FuzzRecord(f *testing.F) {
 			r := newRig(t, data)
 			before, ok := parse(data)
 			wantStatus := http.StatusOK
-			if len(data) > 1 && data[0] == 0xf5 && data[1] > 1 {
+			if len(data) > 1 && data[0] == 0xf5 && data[1] > 2 {
 				wantStatus = http.StatusServiceUnavailable
 			}
 			found := false
@@ -325,7 +362,8 @@ func FuzzRecord(f *testing.F) {
 			if !bytes.Equal(r.record(t), data) { // saved, and a clock was wrong
 				before.created = min(before.created, uint64(time.Now().UnixMilli()))
 			}
-			if !maps.Equal(after.values, before.values) || !slices.Equal(after.secrets, before.secrets) || after.created != before.created || after.maxAge != before.maxAge {
+			if !maps.Equal(after.values, before.values) || after.secret != before.secret || !slices.Equal(after.replaced, before.replaced) ||
+				after.resets != before.resets || after.extra != before.extra || after.created != before.created || after.maxAge != before.maxAge {
 				t.Errorf("saved %+v, want %+v", after, before)
 			}
 		})
@@ -335,23 +373,23 @@ func FuzzRecord(f *testing.F) {
 // records are those that the targets begin with.
 func records() [][]byte {
 	open := []string{fuzzSecret}
-	good := encoded(0, session.DefaultIdleTimeout, open, "counter", "1", "list", `["a"]`, "name", `"Ada"`)
+	good := encoded(0, 0, open, "counter", "1", "list", `["a"]`, "name", `"Ada"`)
 	remembered := bytes.Clone(good)
-	remembered[14] = 61 // its lifetime of its own, in seconds plus one
+	remembered[20] = 61 // its lifetime of its own, in seconds plus one
 	return [][]byte{
-		remembered, good, good[:len(good)/2], good[:len(good)-1], append(bytes.Clone(good), 0), append([]byte{0xf5, 0}, good[2:]...), {}, {0xf5}, {0xf5, 0}, {0xf5, 1}, {0xf5, 2}, {0xf5, 3, 1},
+		remembered, good, good[:len(good)/2], good[:len(good)-1], append(bytes.Clone(good), 0), append([]byte{0xf5, 0}, good[2:]...), {}, {0xf5}, {0xf5, 0}, {0xf5, 1}, {0xf5, 2}, {0xf5, 3}, {0xf5, 4, 1},
 		[]byte(`{"cookie":{"path":"/"}}`),
-		encoded(0, session.DefaultIdleTimeout, open),
-		encoded(0, session.DefaultIdleTimeout, []string{"another"}, "name", `"Ada"`),
-		encoded(0, session.DefaultIdleTimeout, []string{"another", fuzzSecret, "third"}, "name", `"Bob"`),
-		encoded(0, 0, open, "name", `"Ada"`),
-		encoded(0, time.Millisecond, open, "name", `"Ada"`),
-		encoded(-session.DefaultAbsoluteTimeout, time.Hour, open, "name", `"Ada"`),
-		encoded(time.Millisecond-session.DefaultAbsoluteTimeout, time.Hour, open, "name", `"Ada"`),
+		encoded(0, 0, open),
+		encoded(0, 0, []string{"another"}, "name", `"Ada"`),
+		encoded(0, 0, []string{"another", fuzzSecret, "third"}, "name", `"Bob"`),
+		encoded(0, -session.DefaultIdleTimeout, open, "name", `"Ada"`),
+		encoded(0, time.Millisecond-session.DefaultIdleTimeout, open, "name", `"Ada"`),
+		encoded(-session.DefaultAbsoluteTimeout, 0, open, "name", `"Ada"`),
+		encoded(time.Millisecond-session.DefaultAbsoluteTimeout, 0, open, "name", `"Ada"`),
 		encoded(1000*time.Hour, 1000*time.Hour, open, "counter", `8`, "name", `7`),
-		encoded(0, session.DefaultIdleTimeout, open, "counter", `"no number"`, "list", `{"a":1}`, "name", `[`),
-		encoded(0, session.DefaultIdleTimeout, open, "", "", "a", "null", "counter", "9223372036854775807", "name", " \"x\" "),
-		encoded(0, session.DefaultIdleTimeout, open, "name", `"x"`, "name", `"y"`),
+		encoded(0, 0, open, "counter", `"no number"`, "list", `{"a":1}`, "name", `[`),
+		encoded(0, 0, open, "", "", "a", "null", "counter", "9223372036854775807", "name", " \"x\" "),
+		encoded(0, 0, open, "name", `"x"`, "name", `"y"`),
 	}
 }
 
@@ -388,7 +426,7 @@ func FuzzRoundTrip(f *testing.F) {
 			}
 		}
 		inBubble(t, func(t *testing.T) {
-			r := newRig(t, encoded(0, session.DefaultIdleTimeout, []string{fuzzSecret}))
+			r := newRig(t, encoded(0, 0, []string{fuzzSecret}))
 			encodes := fraction-fraction == 0 // neither NaN nor infinite
 			status := r.visitor.get(use(func(s *session.Session) {
 				k.Set(s, in)
@@ -414,8 +452,8 @@ func FuzzRoundTrip(f *testing.F) {
 	})
 }
 
-// Any calls, in any order, in two requests at once, fail only for a change after Destroy,
-// and leave records that can be read and sessions that can be used.
+// Any calls, in any order, in two requests at once, fail only where another request's Renew
+// came first, and leave records that can be read and sessions that can be used.
 func FuzzCalls(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3}, []byte{4, 5, 6, 7})
 	f.Add([]byte{8, 9, 10, 11, 12}, []byte{0, 6})
@@ -429,7 +467,7 @@ func FuzzCalls(f *testing.F) {
 		inBubble(t, func(t *testing.T) {
 			r := newRig(t, records()[0])
 			v := r.visitor
-			other := v.copy()
+			other := v.elsewhere(newManager(t, session.Options{Store: r.spy, ErrorHandler: r.fails}))
 			first := once()
 			r.before = func(op, _ string) error {
 				if op != "L" && first() {
@@ -439,7 +477,7 @@ func FuzzCalls(f *testing.F) {
 			}
 			v.get(calls(a))
 			r.works()
-			r.failsOnlyAfterDestroy(t)
+			r.failsOnlyWhereRenewed(t)
 			r.sessions(t)
 			for _, v := range []*visitor{v, other, newVisitor(r.manager)} {
 				status := v.get(use(func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "end") })).StatusCode
@@ -451,20 +489,21 @@ func FuzzCalls(f *testing.F) {
 	})
 }
 
-func (r *rig) failsOnlyAfterDestroy(t *testing.T) {
+func (r *rig) failsOnlyWhereRenewed(t *testing.T) {
 	t.Helper()
 	for _, err := range r.errs {
-		if !errors.Is(err, session.ErrDestroyed) {
+		if !errors.Is(err, session.ErrRenewed) {
 			t.Errorf("error %v", err)
 		}
 	}
 }
 
 // Any calls on any record, made again on any other record that took its place at the moment
-// of the first write. They fail only for a change after Destroy or for a record of a newer
-// version, and leave records that can be read and one session after a Regenerate. If both
-// records open and the calls change something, the outcome is that of the calls on the
-// second record alone.
+// of the first write. They fail only where the other record says that a Renew came
+// first or that so many have saved it that nobody can tell, or is of a newer version, and
+// leave records that can be read and one session after a Regenerate. If the cookie is
+// current in both records, and the calls change something, the outcome is that of the
+// calls on the second record alone.
 func FuzzReplay(f *testing.F) {
 	all := records()
 	for i, script := range [][]byte{{2, 1}, {1, 4}, {14, 9}, {4, 7, 2}, {1, 5, 7, 6, 5}, {6}, {1, 8, 2}, {3, 7}, {7, 1, 2}, {13, 15}} {
@@ -487,15 +526,16 @@ func FuzzReplay(f *testing.F) {
 			}
 			r.visitor.get(calls(script))
 			r.works()
-			newer := slices.ContainsFunc([][]byte{first, second}, func(b []byte) bool { return len(b) > 1 && b[0] == 0xf5 && b[1] > 1 })
-			r.errs = slices.DeleteFunc(r.errs, func(err error) bool { return newer && errors.Is(err, session.ErrUnavailable) })
-			r.failsOnlyAfterDestroy(t)
+			newer := slices.ContainsFunc([][]byte{first, second}, func(b []byte) bool { return len(b) > 1 && b[0] == 0xf5 && b[1] > 2 })
+			p, _ := parse(second)
+			r.errs = slices.DeleteFunc(r.errs, func(err error) bool { return (newer || p.saves >= 16) && errors.Is(err, session.ErrUnavailable) })
+			r.failsOnlyWhereRenewed(t)
 			r.sessions(t, first, second)
 			got := r.outcome(t)
 			r.ends(t, first, second)
 
 			a, b := newRig(t, first), newRig(t, second)
-			before, ok := a.outcome(t), a.opens(t) && b.opens(t)
+			before, ok := a.outcome(t), a.opens(t) && b.opens(t) && followsOn(first, second)
 			a.visitor.get(calls(script))
 			b.visitor.get(calls(script))
 			if ok && !slices.ContainsFunc(script, pops) && a.outcome(t) != before && got != b.outcome(t) {
@@ -503,6 +543,13 @@ func FuzzReplay(f *testing.F) {
 			}
 		})
 	})
+}
+
+// followsOn reports whether what was begun on the first record can be saved on the second.
+func followsOn(first, second []byte) bool {
+	p, _ := parse(first)
+	q, _ := parse(second)
+	return p.isCurrent() && q.isCurrent() && p.resets == q.resets && q.saves < 16
 }
 
 func (r *rig) opens(t *testing.T) bool {
@@ -534,7 +581,7 @@ var allCalls = []func(s *session.Session){
 	func(s *session.Session) { nameKey.Set(s, "y") },
 	func(s *session.Session) { counterKey.Update(s, increment) },
 	func(s *session.Session) { nameKey.Pop(s) },
-	func(s *session.Session) { s.Renew() },
+	func(s *session.Session) { s.Renew(0) },
 	func(s *session.Session) { s.Regenerate() },
 	func(s *session.Session) { s.Destroy() },
 	func(s *session.Session) { s.Save() },
@@ -547,7 +594,7 @@ var allCalls = []func(s *session.Session){
 	func(s *session.Session) {
 		listKey.Update(s, func(all []string) []string { return append(all, "b") })
 	},
-	func(s *session.Session) { s.SetMaxAge(90 * time.Minute); s.Renew() },
+	func(s *session.Session) { s.SetMaxAge(90 * time.Minute); s.Renew(30 * time.Second) },
 }
 
 // pops reports whether the call is Pop, which is no lock: it deletes what it has seen.

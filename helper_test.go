@@ -159,6 +159,13 @@ func (v *visitor) copy() *visitor {
 	return c
 }
 
+// elsewhere returns such a window whose requests go to another process.
+func (v *visitor) elsewhere(m *session.Manager) *visitor {
+	c := v.copy()
+	c.server = m.Handler(app)
+	return c
+}
+
 func (v *visitor) get(h handler) *http.Response  { return v.do(http.MethodGet, h) }
 func (v *visitor) post(h handler) *http.Response { return v.do(http.MethodPost, h) }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
@@ -27,7 +29,9 @@ type Manager struct {
 	codec      wire.Codec
 	store      wire.Store // that of the options, as the sessions call it
 	inProcess  bool       // it never waits
-	conflicts  queues
+	writer     wire.Writer
+	saves      atomic.Uint64 // the number of the last save
+	turns      turns
 	warned     atomic.Bool
 }
 
@@ -40,9 +44,12 @@ func New(options Options) (*Manager, error) {
 		return nil, fmt.Errorf("session: invalid options:\n%w", err)
 	}
 	template := options.Cookie.template()
+	var writer wire.Writer
+	rand.Read(writer[:])
 	m := &Manager{
 		options:    options,
 		cookieName: template.Name,
+		writer:     writer,
 		codec: options.WireFormat.NewCodec(wire.Settings{
 			Secrets: options.keys(), Cookie: template, Priority: options.Cookie.Priority, MaxAge: options.Cookie.MaxAge,
 		}),
@@ -183,6 +190,8 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 			return
 		}
 		seen := make(map[string]bool) // a renewed session may be found under several keys
+		// One that was moved before is listed under the key where it is now.
+		since := time.Now().Add(-wire.Overlap)
 		for key, err := range lister.Keys(ctx) {
 			if err != nil {
 				yield(nil, unavailable("list", err))
@@ -191,17 +200,17 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 			if !m.codec.IsHandle(key) { // of another manager, whose prefix begins with ours
 				continue
 			}
-			s, err := m.Load(ctx, key)
+			s, err := m.loadSince(ctx, key, since)
 			switch {
 			case errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
 				continue
 			case err != nil:
 				yield(nil, err)
 				return
-			case seen[s.stored.at]:
+			case seen[s.stored.At]:
 				continue
 			}
-			seen[s.stored.at] = true
+			seen[s.stored.At] = true
 			if !yield(s, nil) {
 				return
 			}
@@ -217,15 +226,20 @@ func (m *Manager) Load(ctx context.Context, id string) (*Session, error) {
 	if !m.codec.IsHandle(id) {
 		return nil, ErrNotFound
 	}
+	return m.loadSince(ctx, id, time.Time{})
+}
+
+// loadSince returns the session that has the id, or had it before a renewal since that time.
+func (m *Manager) loadSince(ctx context.Context, id string, since time.Time) (*Session, error) {
 	bounded, cancel := m.bound(ctx)
 	defer cancel()
-	st, err := m.fetch(bounded, id)
+	st, err := m.alive(m.codec.Follow(bounded, m.store, id, since))
 	if err != nil {
 		return nil, err
 	}
 	s := &Session{
 		manager: m, request: (&http.Request{}).WithContext(ctx),
-		phase: found, id: wire.ID{Handle: st.at}, stored: st, closed: true,
+		phase: found, id: wire.ID{Handle: st.At}, stored: st, closed: true,
 	}
 	s.now = s.stored.Copy()
 	return s, nil
@@ -397,7 +411,6 @@ func (w *responseWriter) commit(status int) error {
 func (w *responseWriter) finish() {
 	if !w.committed {
 		w.commit(http.StatusOK)
-		return
 	}
 	if w.err != nil || w.answered {
 		return
@@ -421,7 +434,7 @@ func (w *responseWriter) fail(err error) {
 	header.Set("Cache-Control", "no-store")
 
 	reply := &errorWriter{ResponseWriter: w.ResponseWriter, status: http.StatusInternalServerError}
-	if errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRenewed) {
 		reply.status = http.StatusServiceUnavailable
 	}
 	defer reply.writeStatus() // also if the ErrorHandler panics

@@ -284,11 +284,11 @@ func TestTooLarge(t *testing.T) {
 	// What keeps a session alive, or renews it, is not refused for its size.
 	for what, do := range map[string]func(s *session.Session){
 		"save":        func(s *session.Session) { s.Save() },
-		"renew":       func(s *session.Session) { s.Renew() },
+		"renew":       func(s *session.Session) { s.Renew(0) },
 		"delete":      func(s *session.Session) { roleKey.Delete(s) },
 		"set max age": func(s *session.Session) { s.SetMaxAge(time.Hour) },
 	} {
-		for range 10 { // the record's marks make it grow
+		for range 10 { // another record of the same size, or a little more
 			check(t, what+": status", v.get(use(do)).StatusCode, http.StatusOK)
 		}
 	}
@@ -448,7 +448,7 @@ func TestPanicWhileSaving(t *testing.T) {
 					check(t, "panic", recover(), any("of the store"))
 					tt.answer(w)
 				}()
-				session.From(r.Context()).Renew()
+				session.From(r.Context()).Renew(0)
 				nameKey.Set(session.From(r.Context()), "y")
 				w.WriteHeader(http.StatusOK)
 			})
@@ -461,7 +461,7 @@ func TestPanicWhileSaving(t *testing.T) {
 // What Save has stored stays the client's when the request fails later.
 func TestFailureAfterSave(t *testing.T) {
 	for name, do := range map[string]func(s *session.Session){
-		"renewed":     func(s *session.Session) { s.Renew() },
+		"renewed":     func(s *session.Session) { s.Renew(0) },
 		"regenerated": func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "x") },
 	} {
 		v := newVisitor(newManager(t, session.Options{}))
@@ -504,7 +504,7 @@ func TestPanicAfterSave(t *testing.T) {
 		m.Handler(app).ServeHTTP(w, r)
 	})
 	v.get(use(func(s *session.Session) {
-		s.Renew()
+		s.Renew(0)
 		s.Save()
 		panic("bug")
 	}))
@@ -781,7 +781,7 @@ func TestChangesAfterTheFirstByte(t *testing.T) {
 
 	refused := map[string]func(s *session.Session){
 		"regenerate":  func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "z") },
-		"renew":       func(s *session.Session) { s.Renew(); nameKey.Set(s, "z") },
+		"renew":       func(s *session.Session) { s.Renew(0); nameKey.Set(s, "z") },
 		"set max age": func(s *session.Session) { s.SetMaxAge(time.Hour); nameKey.Set(s, "z") },
 	}
 	for name, call := range refused {

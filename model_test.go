@@ -1,26 +1,24 @@
 package session_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"iter"
 	"maps"
-	"math"
-	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/seed-4f96e14b/session"
 	"github.com/seed-4f96e14b/session/expressjs"
-	"github.com/seed-4f96e14b/session/internal/redistest"
 )
 
 // The model test drives several tabs of one browser through the real middleware, and
@@ -32,99 +30,63 @@ import (
 //
 //   - a write leaves exactly what the reference has: no change lost, none made twice,
 //     no data of another session;
+//   - what a request reads is what the store had when it loaded its session;
 //   - what a request was told (a 200) is in the store, or its session has ended;
+//   - every other answer has a reason (see reasons);
 //   - what ended is never written again, and what it held is under no other id;
 //   - a cookie that a response sends opens the session, and still does when all tabs are
 //     done; one that was renewed, replaced or destroyed opens nothing;
 //   - no session shows a mix of two logins, or lives past its absolute timeout;
-//   - no record is written without a time to live.
+//   - no record is written without a time to live;
+//   - no request waits for ever.
 //
 // The option x runs all of it on the format of package expressjs, where a renewal moves the
 // session to another key: then a session is known by its first key.
-
-var (
-	modelAll       = flag.Bool("model.all", false, "every pair of requests in the exhaustive search, and more lost replies")
-	modelReplies   = flag.Int("model.replies", 3, "with -model.all, each of so many replies is lost in turn")
-	modelHistories = flag.Int("model.histories", 2_000, "random histories of three tabs, on the memory store; a tenth of that on Redis, a fiftieth on a Cluster")
-	modelSeed      = flag.Uint64("model.seed", 1, "seed of the random histories")
-	modelReplay    = flag.String("model.replay", "", "a history to run again, as a failure prints it")
-)
-
-// A history is what one run does. Its text form is what a failure prints.
-type history struct {
-	options  string     // letters: r rolling, s resave, m max age, u save uninitialized, x expressjs
-	setup    string     // a request made before the tabs begin
-	tabs     [][]string // each tab's requests, each a list of actions
-	schedule []string   // which tab goes on; "30m" lets time pass, "rotate" rotates the secrets
-	lost     int        // the reply of this write is lost, and the client sends it again; 0 for none
-	failed   int        // this write is applied, and the client sees an error
-}
-
-func (h history) String() string {
-	var tabs []string
-	for _, requests := range h.tabs {
-		tabs = append(tabs, strings.Join(requests, ";"))
-	}
-	return fmt.Sprintf("options=%s setup=%s tabs=%s schedule=%s lost=%d failed=%d",
-		h.options, h.setup, strings.Join(tabs, "|"), strings.Join(h.schedule, ","), h.lost, h.failed)
-}
-
-func parseHistory(text string) (h history, err error) {
-	for _, field := range strings.Fields(text) {
-		name, value, _ := strings.Cut(field, "=")
-		switch name {
-		case "options":
-			h.options = value
-		case "setup":
-			h.setup = value
-		case "tabs":
-			for tab := range strings.SplitSeq(value, "|") {
-				var requests []string
-				if tab != "" {
-					requests = strings.Split(tab, ";")
-				}
-				h.tabs = append(h.tabs, requests)
-			}
-		case "schedule":
-			h.schedule = strings.Split(value, ",")
-		case "lost":
-			h.lost, err = strconv.Atoi(value)
-		case "failed":
-			h.failed, err = strconv.Atoi(value)
-		default:
-			err = fmt.Errorf("no such field: %q", name)
-		}
-	}
-	return h, err
-}
+//
+// model_schedule_test.go decides who goes on, and model_search_test.go which histories run.
 
 const (
 	modelIdle     = time.Hour
 	modelAbsolute = 5 * time.Hour
+	modelTimeout  = 1000 * time.Hour // of a call of the store
+	modelGrace    = 30 * time.Second
+	overlap       = time.Minute // how long after a renewal a request counts as one that overlapped it
 )
 
 // A world is one run of a history.
 type world struct {
-	store     session.Store
-	processes func() []*session.Manager
-	reader    *session.Manager // reads, and changes nothing
-	jar       map[string]string
-	tabs      []*tab
-	now       int // which of a tab's managers is in use
+	history    *history
+	virtual    bool // in a bubble, where time passes when all wait
+	store      session.Store
+	newManager func(secrets []string) *session.Manager
+	reader     *session.Manager // reads, and changes nothing
+	processes  []*process
+	crowd      []*process
+	rotated    bool // the secrets
+	tabs       []*tab
+	late       *lateCall // a write that was given up, and may still be applied
+	touched    string    // the key of the last call of the store
+
+	jar     string // the browser's cookie
+	newest  int    // of the responses that have arrived
+	mixedUp bool   // the cookie is an older response's, which arrived after a newer one's
 
 	reference map[string]map[string]string // what each live session holds, by its first key
-	first     map[string]string            // the key before, of one that a renewal has made
+	first     map[string]string            // the key before, of one that a renewal has announced
 	place     map[string]string            // where a session is that has moved, by its first key
 	ended     map[string]bool              // first keys of sessions that were deleted
+	moving    map[string]*modelRequest     // who was the last to announce a renewal of those that are about to move
+	ending    map[string]bool              // of those that have moved, one place was deleted
+	gone      map[string]bool              // a request was told that they are ended
 	endedTags map[string]bool              // what identifies a login that has ended
-	handles   map[string]string            // which session a cookie value was sent for
-	slept     bool
-	writes    int
-	history   *history
-	steps     []string
-	failure   error
-	choices   []int // how many tabs could go on at each step, for the exhaustive search
-	tag       int
+	cookies   map[string]*issued           // what responses have sent, by the id in it
+	slept     bool                         // so long that sessions may have ended
+
+	writes  int
+	answers int
+	tag     int
+	steps   []step
+	failure error
 }
 
 func (w *world) fail(format string, args ...any) {
@@ -133,29 +95,122 @@ func (w *world) fail(format string, args ...any) {
 	}
 }
 
-// A tab makes its requests one after the other. All tabs share the jar. Each has a process
-// of its own, because within one the saves of a session wait for each other.
+// A process has its managers: one before the secrets are rotated, and one after.
+type process struct {
+	world    *world
+	managers [2]*session.Manager
+}
+
+func (p *process) manager() *session.Manager {
+	n, secrets := 0, []string{secretA}
+	if p.world.rotated {
+		n, secrets = 1, []string{secretB, secretA}
+	}
+	if p.managers[n] == nil {
+		p.managers[n] = p.world.newManager(secrets)
+	}
+	return p.managers[n]
+}
+
+// An issued cookie is one that a response has sent.
+type issued struct {
+	value     string
+	session   string // its first key
+	replaced  bool
+	until     time.Time     // once it is replaced it does not open the session after that
+	surely    time.Time     // and does before that
+	announced time.Time     // when a renewal began that has steps of its own
+	cut       time.Time     // when its grace was ended, or it was replaced without one
+	by        *modelRequest // the renewal that replaced it
+	last      *modelRequest // the last renewal that did, or is about to
+}
+
+// isOver reports whether the cookie opens nothing any more.
+func (c *issued) isOver() bool { return c.replaced && !time.Now().Before(c.until) }
+
+// identityIn returns what names the session and its secret in a cookie, which may be signed
+// with one secret or the other.
+func identityIn(cookie string) string {
+	if plain, err := url.QueryUnescape(cookie); err == nil && strings.HasPrefix(plain, "s:") { // Express's
+		return plain[len("s:"):strings.LastIndexByte(plain, '.')]
+	}
+	const mac = 32
+	signed, err := base64.URLEncoding.DecodeString(cookie)
+	if err != nil || len(signed) < mac+1 {
+		return cookie
+	}
+	_, id, _ := strings.Cut(string(signed[:len(signed)-mac-1]), "|")
+	return id
+}
+
+// cookie returns what is known of a cookie, or nil.
+func (w *world) cookie(value string) *issued {
+	if value == "" {
+		return nil
+	}
+	return w.cookies[identityIn(value)]
+}
+
+// A tab makes its requests one after the other. All tabs share the jar.
 type tab struct {
 	world    *world
-	managers []*session.Manager // before and after the rotation
+	process  *process
+	handler  http.Handler // of the process when the request was sent
 	number   int
+	alone    bool // one of the crowd: nothing stops it
 	requests []string
-	running  bool
+	state    tabState
+	blocked  atomic.Bool // it was seen waiting for another tab, and has not had the floor since
 	event    chan string // where it stopped
 	resume   chan struct{}
 	request  *modelRequest
 }
 
+func (t *tab) fail(format string, args ...any) {
+	t.world.fail("tab %d "+format, append([]any{t.number}, args...)...)
+}
+
 // A modelRequest is what a request has done so far.
 type modelRequest struct {
-	presented string // the cookie's value
-	handle    string
-	base      map[string]string // what the session held when the request last agreed with the store
-	pending   []func(map[string]string)
-	renewed   bool
-	replaced  bool // regenerated or destroyed
-	touched   bool
-	told      bool // that its session has ended, by Reload
+	self      *modelRequest // also of a copy, for a late call
+	presented string        // the cookie's value
+	cookie    *issued       // the same, if a response has sent it
+	opens     bool          // the cookie did when the request loaded its session
+	inGrace   bool          // and had been replaced
+	loaded    time.Time
+
+	handle       string
+	begins       bool              // its next Create makes the session that it is about
+	seen         map[string]string // what the session held when the request loaded it
+	base         map[string]string // what the session held when the request last agreed with the store
+	pending      []edit            // what it has changed and not saved
+	dropped      int               // how many times it has given up what was pending
+	renewing     bool              // its next save gives the session a new secret
+	grace        time.Duration     // and the one before that long to live
+	renewed      bool              // that was saved
+	needsCurrent bool              // it has called Renew(0), at any time
+	changed      bool              // something, at any time
+	replaced     bool              // regenerated or destroyed
+	touched      bool
+	told         bool // that its session has ended, by Reload
+	expired      bool // its session's time was over when the request looked; a write under way may have moved that
+
+	unsure  bool // a write of it was applied or not, and the store did not say
+	refused bool // a write of it was refused, or applied and the client's second try was
+	crowded bool // while it ran, more others have saved than a record remembers
+	waited  bool // for another tab while time passed
+
+	displaced bool // its renewal took so long that another has taken its place
+
+	response *http.Response
+	answered int // the how manieth answer
+}
+
+type edit = func(map[string]string)
+
+// forget drops what is pending.
+func (r *modelRequest) forget() {
+	r.pending, r.dropped = nil, r.dropped+1
 }
 
 type tabKey struct{}
@@ -163,55 +218,309 @@ type tabKey struct{}
 // A gate is a store that stops a tab before each call until it may go on.
 type gate struct{ world *world }
 
-func (g *gate) stop(ctx context.Context, op string) *tab {
+func (g *gate) stop(ctx context.Context, op, key string) *tab {
 	t, _ := ctx.Value(tabKey{}).(*tab)
 	if t != nil {
-		t.event <- op
-		<-t.resume
+		t.stop(op)
+		g.world.touched = key
 	}
 	return t
 }
 
 func (g *gate) Load(ctx context.Context, key string) ([]byte, error) {
-	g.stop(ctx, "L")
-	return g.world.store.Load(ctx, key)
+	t, w := g.stop(ctx, "L", key), g.world
+	data, err := w.store.Load(ctx, key)
+	if t != nil && !isPointer(key) {
+		handle := w.session(key)
+		if err == nil {
+			t.request.looks(w, handle)
+		}
+		if w.slept && w.reference[handle] != nil {
+			_, there := w.read(handle)
+			t.request.expired = t.request.expired || !there
+		}
+	}
+	return data, err
+}
+
+// looks notes what a request finds when it loads its session.
+func (r *modelRequest) looks(w *world, handle string) {
+	if r.loaded.IsZero() {
+		r.loaded = time.Now()
+	}
+	if c := r.cookie; c != nil && !r.touched {
+		r.opens, r.inGrace = !c.isOver(), c.replaced && !c.isOver()
+	}
+	r.seen = maps.Clone(w.reference[handle])
 }
 
 func (g *gate) Create(ctx context.Context, key string, data []byte, ttl time.Duration) error {
-	t, w := g.stop(ctx, "C"), g.world
-	err := w.store.Create(ctx, key, data, ttl)
-	copies := nextKey(data) == key
-	if copies && err == nil {
-		w.first[key] = t.request.handle
-	}
-	return w.wrote(t, "C", key, copies || isPointer(key), ttl, err)
+	return g.write(ctx, &write{op: "C", key: key, data: data, ttl: ttl})
 }
 
 func (g *gate) CompareAndSwap(ctx context.Context, key string, old, data []byte, ttl time.Duration) error {
-	t, w := g.stop(ctx, "S"), g.world
-	err := w.store.CompareAndSwap(ctx, key, old, data, ttl)
-	moves := len(data) == 0
-	if moves && err == nil {
-		handle := w.session(key)
-		w.place[handle] = nextKey(old)
-		if got, ok := w.read(handle); ok && !maps.Equal(got, w.reference[handle]) {
-			w.fail("tab %d moved %v, want %v", t.number, got, w.reference[handle])
-		}
-	}
-	return w.wrote(t, "S", key, moves || isPointer(key) || !w.isPlace(key), ttl, err)
+	return g.write(ctx, &write{op: "S", key: key, old: old, data: data, ttl: ttl})
 }
 
 func (g *gate) Delete(ctx context.Context, key string) error {
-	g.stop(ctx, "D")
+	g.stop(ctx, "D", key)
 	err := g.world.store.Delete(ctx, key)
-	if !isPointer(key) && g.world.isPlace(key) {
-		g.world.deleted(g.world.session(key))
+	switch w, handle := g.world, g.world.session(key); {
+	case isPointer(key):
+	case w.isPlace(key):
+		w.deleted(handle)
+	default: // it has moved, and who deletes it follows it
+		w.ending[handle] = true
 	}
 	return err
 }
 
+// A write is a call of the store.
+type write struct {
+	op, key   string
+	old, data []byte
+	ttl       time.Duration
+	began     time.Time
+}
+
+func (c *write) do(ctx context.Context, store session.Store) error {
+	if c.op == "C" {
+		return store.Create(ctx, c.key, c.data, c.ttl)
+	}
+	return store.CompareAndSwap(ctx, c.key, c.old, c.data, c.ttl)
+}
+
+// copies and moves are steps of a renewal in the format of package expressjs.
+func (w *world) copies(c *write) bool {
+	_, announced := w.first[c.key]
+	return c.op == "C" && announced
+}
+func (c *write) moves() bool { return c.op == "S" && len(c.data) == 0 }
+
+// isInternal reports whether a write is none of the session itself.
+func (w *world) isInternal(c *write) bool {
+	return w.copies(c) || c.moves() || isPointer(c.key) || c.op == "S" && !w.isPlace(c.key)
+}
+
+// A lateCall is a write that was given up: who made it has seen an error, and the store may
+// still hear of it.
+type lateCall struct {
+	write
+	tab     *tab
+	request *modelRequest
+	then    modelRequest // what the request was when it made the call
+}
+
+// isTooLate reports whether the store will never make the call: no record comes twice.
+func (l *lateCall) isTooLate(store session.Store) bool {
+	now, err := store.Load(context.Background(), l.key)
+	return l.op == "S" && (err != nil || !bytes.Equal(now, l.old))
+}
+
+func (g *gate) write(ctx context.Context, c *write) error {
+	c.began = time.Now()
+	t, w := g.stop(ctx, c.op, c.key), g.world
+	if longest := modelAbsolute + time.Minute; c.ttl <= 0 || c.ttl > longest && !w.isInternal(c) {
+		w.fail("a time to live of %v", c.ttl)
+	}
+	if t == nil {
+		return c.do(ctx, w.store)
+	}
+	r := t.request
+	if !t.alone && w.writes+1 == w.history.late && !w.copies(c) {
+		w.writes++
+		r.unsure = true
+		w.late = &lateCall{*c, t, r, *r}
+		w.late.old, w.late.data, w.late.then.pending = slices.Clone(c.old), slices.Clone(c.data), slices.Clone(r.pending)
+		return errDown
+	}
+	err := c.do(ctx, w.store)
+	r.refused = r.refused || errors.Is(err, session.ErrConflict)
+	if err != nil {
+		return err
+	}
+	w.applied(c, t, r)
+	if t.alone {
+		return nil
+	}
+	w.writes++
+	switch w.writes {
+	case w.history.lost:
+		r.refused = true
+		return session.ErrConflict
+	case w.history.failed:
+		r.unsure = true
+		return errDown
+	}
+	return nil
+}
+
+// applyLate makes the call that was given up, now.
+func (w *world) applyLate() {
+	l := w.late
+	w.late = nil
+	w.touched = l.key
+	if err := l.do(context.Background(), w.store); err != nil {
+		w.log("the late write", fmt.Sprint("comes too late: ", err))
+		return
+	}
+	w.log("the late write", "is applied")
+	if l.op == "C" && w.ended[l.key] { // taken back, and nobody has its cookie
+		delete(w.ended, l.key)
+		for _, c := range w.cookies {
+			if c.session == l.key {
+				w.fail("tab %d brought a session back", l.tab.number)
+			}
+		}
+	}
+	made := len(l.then.pending)
+	w.applied(&l.write, l.tab, &l.then)
+	r := l.request
+	if r.dropped != l.then.dropped {
+		return // it has gone on to something else
+	}
+	r.handle, r.begins = l.then.handle, l.then.begins
+	if made > len(l.then.pending) { // a second write of them would be wrong
+		r.pending, r.base = r.pending[made:], l.then.base
+	}
+	if l.then.renewed {
+		r.renewing, r.renewed = false, true
+	}
+}
+
+// applied follows a write that the store has made, with the request's changes.
+func (w *world) applied(c *write, t *tab, r *modelRequest) {
+	internal := w.isInternal(c)
+	if next := nextKey(c.data); next != "" && next != c.key {
+		w.first[next] = w.session(c.key)
+	}
+	if c.moves() {
+		handle := w.session(c.key)
+		w.place[handle] = nextKey(c.old)
+		for _, older := range w.cookies { // that has led here by one pointer, and not by two
+			if older.session == handle && older.replaced {
+				w.replace(older, r, c.began.Add(-r.grace))
+				older.cut = time.Now()
+			}
+		}
+		w.replace(w.cookies[c.key], r, c.began)
+		if got, ok := w.read(handle); ok && !maps.Equal(got, w.reference[handle]) {
+			t.fail("moved %v, want %v", got, w.reference[handle])
+		}
+	}
+	if internal {
+		return
+	}
+	handle := w.session(c.key)
+	w.wroteSession(t, r, c.op, handle)
+	if r.renewing && r.handle == handle {
+		r.renewing = false
+		old := r.cookie
+		if old != nil && old.session == handle && old.replaced && old.last != r.self {
+			return // of two renewals the first counts
+		}
+		r.renewed = true
+		if c.op == "S" && nextKey(c.data) == "" {
+			w.wroteRenewal(r, handle, c.began)
+		} else {
+			w.announced(r, handle, c)
+		}
+	}
+}
+
+// announced follows the first step of a renewal that has several. The cookie is replaced when
+// the session has moved.
+func (w *world) announced(r *modelRequest, handle string, c *write) {
+	if before := w.moving[handle]; before != nil && before != r.self {
+		before.displaced = true
+	}
+	w.moving[handle] = r.self
+	for key, old := range w.cookies {
+		if old.session != handle {
+			continue
+		}
+		if key == c.key && old.announced.IsZero() {
+			old.announced = c.began
+		}
+		if r.grace == 0 {
+			old.cut, old.last = time.Now(), r.self
+		}
+	}
+}
+
+// wroteSession makes the changes on the reference, and compares.
+func (w *world) wroteSession(t *tab, r *modelRequest, op, handle string) {
+	if w.ended[handle] {
+		t.fail("wrote a session that has ended")
+	}
+	if !r.touched || r.begins && op == "C" { // resave, saveUninitialized or rolling write without the handler
+		r.handle, r.begins = handle, false
+	}
+	if r.handle != handle {
+		t.fail("wrote the session of another")
+	}
+	if op == "C" {
+		w.reference[handle] = make(map[string]string)
+	}
+	got, ok := w.read(handle)
+	if !ok && !w.slept { // its time may have passed while the write was under way
+		t.fail("wrote a session that cannot be read")
+	}
+	before := w.reference[handle]
+	want := maps.Clone(before)
+	for _, change := range r.pending {
+		change(want)
+	}
+	if ok && maps.Equal(got, before) && !maps.Equal(got, want) {
+		want = before // it only asks whether its cookie is still the right one; what is pending is not saved
+	} else {
+		r.pending, r.base, r.expired = nil, maps.Clone(want), false
+	}
+	w.reference[handle] = want
+	if ok && !maps.Equal(got, want) {
+		t.fail("left %v in the store, want %v", got, want)
+	}
+	if w.endedTags[want["user"]] {
+		t.fail("brought the login %s back", want["user"])
+	}
+}
+
+// wroteRenewal follows a new secret under the same key.
+func (w *world) wroteRenewal(r *modelRequest, handle string, began time.Time) {
+	for _, c := range w.cookies {
+		if c.session == handle && (!c.replaced || r.grace == 0) {
+			w.replace(c, r, began)
+		}
+	}
+}
+
+// replace notes that a renewal has replaced a cookie. Its grace counts from when the call of
+// the store began.
+func (w *world) replace(c *issued, by *modelRequest, began time.Time) {
+	if c == nil {
+		return
+	}
+	grace := by.grace
+	if !c.isOver() {
+		c.surely, c.until = began.Add(grace), began.Add(grace)
+		if early := c.announced.Add(grace); !c.announced.IsZero() && early.Before(c.surely) {
+			c.surely = early
+		}
+	}
+	if grace == 0 {
+		c.cut = time.Now()
+	}
+	c.last = by.self
+	if !c.replaced {
+		c.replaced, c.by = true, by.self
+	}
+}
+
 // nextKey returns where a renewal of package expressjs is about to move the record.
 func nextKey(record []byte) string {
+	if !bytesBegin(record, '{') {
+		return "" // none of its format
+	}
 	var r struct {
 		Own struct {
 			Renewal struct{ To string }
@@ -220,6 +529,8 @@ func nextKey(record []byte) string {
 	_ = json.Unmarshal(record, &r) // else none
 	return r.Own.Renewal.To
 }
+
+func bytesBegin(b []byte, with byte) bool { return len(b) > 0 && b[0] == with }
 
 func isPointer(key string) bool { return strings.HasSuffix(key, ":renewed") }
 
@@ -252,68 +563,16 @@ func (w *world) deleted(handle string) {
 	delete(w.reference, handle)
 }
 
-// wrote makes the request's calls on the reference, and compares, unless the write is
-// none of the session itself.
-func (w *world) wrote(t *tab, op, key string, internal bool, ttl time.Duration, err error) error {
-	if longest := modelAbsolute + time.Minute; ttl <= 0 || ttl > longest && !internal {
-		w.fail("a time to live of %v", ttl)
-	}
-	if err != nil || t == nil {
-		return err
-	}
-	w.writes++
-	if !internal {
-		w.wroteSession(t, op, w.session(key))
-	}
-	switch w.writes {
-	case w.history.lost:
-		return session.ErrConflict
-	case w.history.failed:
-		return errDown
-	}
-	return nil
-}
-
-func (w *world) wroteSession(t *tab, op, handle string) {
-	r := t.request
-	if w.ended[handle] {
-		w.fail("tab %d wrote a session that has ended", t.number)
-	}
-	if !r.touched { // resave, saveUninitialized or rolling write without the handler
-		r.handle = handle
-	}
-	if r.handle != handle {
-		w.fail("tab %d wrote the session of another", t.number)
-	}
-	if op == "C" {
-		w.reference[handle] = make(map[string]string)
-	}
-	want := w.reference[handle]
-	for _, change := range r.pending {
-		change(want)
-	}
-	r.pending = nil
-	r.base = maps.Clone(want)
-	got, ok := w.read(handle)
-	if !ok && !w.slept { // its time may have passed while the write was under way
-		w.fail("tab %d wrote a session that cannot be read", t.number)
-	}
-	if ok && !maps.Equal(got, want) {
-		w.fail("tab %d left %v in the store, want %v", t.number, got, want)
-	}
-	if w.endedTags[want["user"]] {
-		w.fail("tab %d brought the login %s back", t.number, want["user"])
-	}
-}
-
 // read returns what the store holds of a session.
 func (w *world) read(handle string) (map[string]string, bool) {
-	for s, err := range w.reader.All(context.Background()) {
-		if err == nil && s.ID() == w.placeOf(handle) {
-			return valuesOf(s), true
+	s, err := w.reader.Load(context.Background(), w.placeOf(handle))
+	if err != nil {
+		if !errors.Is(err, session.ErrNotFound) {
+			w.fail("the reader: %v", err)
 		}
+		return nil, false
 	}
-	return nil, false
+	return valuesOf(s), s.ID() == w.placeOf(handle)
 }
 
 func valuesOf(s *session.Session) map[string]string {
@@ -328,57 +587,50 @@ func valuesOf(s *session.Session) map[string]string {
 func (w *world) opens(cookie, handle string) (ok bool) {
 	v := newVisitor(w.reader)
 	v.jar["sid"] = cookie
-	v.get(use(func(s *session.Session) { ok = w.session(s.ID()) == handle }))
+	response := v.get(use(func(s *session.Session) { ok = w.session(s.ID()) == handle }))
+	if response.StatusCode != http.StatusOK {
+		w.fail("the reader answers %d", response.StatusCode)
+	}
 	return ok
-}
-
-// A readOnly store refuses to be written, so that a look moves no deadline.
-type readOnly struct{ session.Store }
-
-func (readOnly) CompareAndSwap(context.Context, string, []byte, []byte, time.Duration) error {
-	return session.ErrConflict
-}
-
-func (r readOnly) Keys(ctx context.Context) iter.Seq2[string, error] {
-	return r.Store.(session.KeyLister).Keys(ctx)
 }
 
 func newWorld(t testing.TB, store session.Store, h *history) *world {
 	w := &world{
 		store: store, history: h,
-		jar:       make(map[string]string),
 		reference: make(map[string]map[string]string),
 		first:     make(map[string]string),
 		place:     make(map[string]string),
 		ended:     make(map[string]bool),
+		moving:    make(map[string]*modelRequest),
+		ending:    make(map[string]bool),
+		gone:      make(map[string]bool),
 		endedTags: make(map[string]bool),
-		handles:   make(map[string]string),
+		cookies:   make(map[string]*issued),
 	}
 	options := session.Options{
 		Store:             &gate{w},
-		Rolling:           strings.Contains(h.options, "r"),
-		Resave:            strings.Contains(h.options, "s"),
-		SaveUninitialized: strings.Contains(h.options, "u"),
+		Rolling:           h.has('r'),
+		Resave:            h.has('s'),
+		SaveUninitialized: h.has('u'),
 		IdleTimeout:       modelIdle,
 		AbsoluteTimeout:   modelAbsolute,
-		StoreTimeout:      1000 * time.Hour,
+		StoreTimeout:      modelTimeout,
 		Cookie:            session.Cookie{Name: "sid"},
 	}
-	if strings.Contains(h.options, "m") {
+	if h.has('m') {
 		options.Cookie.MaxAge = modelIdle
 	}
-	if strings.Contains(h.options, "x") {
+	if h.has('x') {
 		options.WireFormat = expressFormat
 	}
-	w.processes = func() (managers []*session.Manager) {
-		for _, secrets := range [][]string{{secretA}, {secretB, secretA}} {
-			options.Secrets = secrets
-			managers = append(managers, newManager(t, options))
-		}
-		return managers
+	w.newManager = func(secrets []string) *session.Manager {
+		own := options
+		own.Secrets = secrets
+		return newManager(t, own)
 	}
-	w.reader = newManager(t, session.Options{Store: readOnly{store}, Secrets: []string{secretA, secretB},
-		Cookie: options.Cookie, IdleTimeout: modelIdle, AbsoluteTimeout: modelAbsolute, WireFormat: options.WireFormat})
+	// A look moves no deadline.
+	w.reader = newManager(t, session.Options{Store: store, DisableTouch: true, Secrets: []string{secretA, secretB}, Cookie: options.Cookie,
+		IdleTimeout: modelIdle, AbsoluteTimeout: modelAbsolute, StoreTimeout: modelTimeout, WireFormat: options.WireFormat})
 	return w
 }
 
@@ -390,132 +642,28 @@ var expressFormat = func() session.WireFormat {
 	return options.WireFormat
 }()
 
-// runHistory runs a history, and returns what went wrong.
-func runHistory(t testing.TB, store session.Store, h history) (*world, error) {
-	w := newWorld(t, store, &h)
-	lost, failed := h.lost, h.failed
-	h.lost, h.failed = 0, 0
-	if h.setup != "" {
-		w.addTab([]string{h.setup})
-		for w.canGo(0) {
-			w.step(0)
-		}
-		w.tabs, w.steps, w.writes = nil, nil, 0
-	}
-	h.lost, h.failed = lost, failed
-	for _, requests := range h.tabs {
-		w.addTab(requests)
-	}
-	for _, entry := range h.schedule {
-		if d, err := time.ParseDuration(entry); err == nil {
-			time.Sleep(d)
-			w.slept = true
-			w.steps = append(w.steps, entry+" pass")
-		} else if entry == "rotate" {
-			w.now = 1
-			w.steps = append(w.steps, "the secrets are rotated")
-		} else if n, err := strconv.Atoi(entry); err == nil && w.canGo(n) {
-			w.goOn(n)
-		}
-	}
-	for { // what the schedule leaves undone
-		n := slices.IndexFunc(w.tabs, func(t *tab) bool { return w.canGo(t.number) })
-		if n < 0 {
-			w.end()
-			return w, w.failure
-		}
-		w.goOn(n)
-	}
-}
-
-// end checks that nobody was logged out by a race: the browser's cookie opens its
-// session, unless that has ended.
-func (w *world) end() {
-	cookie := w.jar["sid"]
-	handle := w.handles[cookie]
-	_, there := w.read(handle)
-	if cookie != "" && !w.ended[handle] && (there || !w.slept) && !w.opens(cookie, handle) {
-		w.fail("the browser is left with a cookie that opens nothing, and its session is there")
-	}
-}
-
-// maxSteps is more than any history takes that comes to an end.
-const maxSteps = 1000
-
-func (w *world) goOn(n int) {
-	able := 0
-	for _, t := range w.tabs {
-		if w.canGo(t.number) {
-			able++
-		}
-	}
-	w.choices = append(w.choices, able)
-	w.step(n)
-}
-
-func (w *world) addTab(requests []string) {
-	w.tabs = append(w.tabs, &tab{world: w, managers: w.processes(), number: len(w.tabs), requests: requests, event: make(chan string), resume: make(chan struct{})})
-}
-
-func (w *world) canGo(n int) bool {
-	return n < len(w.tabs) && (w.tabs[n].running || len(w.tabs[n].requests) > 0)
-}
-
-// step lets a tab go on to its next call of the store, or to its end.
-func (w *world) step(n int) {
-	t := w.tabs[n]
-	if !t.running {
-		script := t.requests[0]
-		t.requests, t.running = t.requests[1:], true
-		w.steps = append(w.steps, fmt.Sprintf("tab %d sends %q", n, script))
-		go t.send(script)
-	} else {
-		t.resume <- struct{}{}
-	}
-	if len(w.steps) > maxSteps {
-		panic("the history does not end: " + w.history.String())
-	}
-	event := <-t.event
-	w.steps = append(w.steps, fmt.Sprintf("tab %d: %s", n, event))
-	t.running = !strings.HasPrefix(event, "done")
-}
-
-// send makes one request, and checks the answer.
-func (t *tab) send(script string) {
-	w := t.world
-	r := &modelRequest{presented: w.jar["sid"]}
-	t.request = r
-	v := &visitor{server: t.managers[w.now].Handler(app), jar: maps.Clone(w.jar)}
-	response := v.send(http.MethodGet, use(func(s *session.Session) {
-		for action := range strings.SplitSeq(script, ",") {
-			t.act(s, action)
-		}
-	}), func(request *http.Request) {
-		*request = *request.WithContext(context.WithValue(request.Context(), tabKey{}, t))
-	})
-	t.check(response)
-	for _, c := range response.Cookies() {
-		if c.MaxAge < 0 {
-			delete(w.jar, "sid")
-		} else {
-			w.jar["sid"] = c.Value
-		}
-	}
-	t.event <- fmt.Sprint("done ", response.StatusCode)
-}
-
 // agree notes what the session holds, when the request first looks or looks again.
 func (t *tab) agree(s *session.Session) {
-	r := t.request
-	r.handle, r.base, r.touched = t.world.session(s.ID()), valuesOf(s), true
+	r, w := t.request, t.world
+	t.call(func() { r.handle = w.session(s.ID()) })
+	r.base, r.touched = valuesOf(s), true
 	if r.base["user"] != r.base["login"] {
-		t.world.fail("tab %d sees a mix of two logins: %v", t.number, r.base)
+		t.fail("sees a mix of two logins: %v", r.base)
 	}
-	if t.world.endedTags[r.base["user"]] && !t.world.ended[r.handle] {
-		t.world.fail("tab %d sees the ended login %s", t.number, r.base["user"])
+	if w.endedTags[r.base["user"]] && !w.ended[r.handle] {
+		t.fail("sees the ended login %s", r.base["user"])
+	}
+	if c := r.cookie; c != nil && c.session == r.handle && !r.opens {
+		t.fail("opens a session with a cookie that was replaced")
+	}
+	if c := r.cookie; c != nil && c.session == r.handle && !maps.Equal(r.base, r.seen) {
+		t.fail("sees %v, and the store had %v", r.base, r.seen)
+	}
+	if c := r.cookie; c != nil && c.session != r.handle && r.opens && (!c.replaced || time.Now().Before(c.surely)) && w.reference[c.session] != nil && !w.slept {
+		t.fail("is anonymous with a cookie that opened its session")
 	}
 	if age := time.Since(s.Created()); age >= modelAbsolute {
-		t.world.fail("tab %d sees a session of the age %v", t.number, age)
+		t.fail("sees a session of the age %v", age)
 	}
 }
 
@@ -527,26 +675,40 @@ func (t *tab) act(s *session.Session, action string) {
 	if action != "regenerate" && action != "destroy" && action != "login" && !r.touched {
 		t.agree(s)
 	}
-	if action == "pause" { // so that others come between the calls of the store too
-		t.event <- "pause"
-		<-t.resume
-		return
-	}
+	makes := func(c edit) { r.pending, r.changed = append(r.pending, c), true }
 	set := func(key, value string) {
 		session.Key[string](key).Set(s, value)
 		encoded, _ := json.Marshal(value)
-		r.pending = append(r.pending, func(m map[string]string) { m[key] = string(encoded) })
+		makes(func(m map[string]string) { m[key] = string(encoded) })
 	}
 	fresh := func() string {
 		w.tag++
 		return fmt.Sprintf("t%d-%d", t.number, w.tag)
 	}
+	renews := func(grace time.Duration) {
+		s.Renew(grace)
+		if r.renewing {
+			grace = min(grace, r.grace)
+		}
+		r.renewing, r.grace = true, grace
+		r.needsCurrent = r.needsCurrent || grace == 0
+	}
 	begin := func() {
-		s.Regenerate()
-		r.handle, r.base, r.pending, r.touched = s.ID(), nil, nil, true
-		r.replaced, r.renewed, r.told = true, false, false
+		t.call(s.Regenerate)
+		r.forget()
+		r.handle, r.base, r.touched = s.ID(), nil, true
+		r.replaced, r.begins, r.renewing, r.renewed, r.told = true, false, false, false, false
+	}
+	update := func() {
+		counterKey.Update(s, increment)
+		makes(func(m map[string]string) {
+			n, _ := strconv.Atoi(m["counter"])
+			m["counter"] = strconv.Itoa(n + 1)
+		})
 	}
 	switch action {
+	case "pause": // so that others come between the calls of the store too
+		t.stop("pause")
 	case "get":
 		nameKey.Get(s)
 	case "touch":
@@ -561,20 +723,21 @@ func (t *tab) act(s *session.Session, action string) {
 			set("name", name)
 		}
 	case "update":
-		counterKey.Update(s, increment)
-		r.pending = append(r.pending, func(m map[string]string) {
-			n, _ := strconv.Atoi(m["counter"])
-			m["counter"] = strconv.Itoa(n + 1)
-		})
+		update()
+	case "visit": // that of the crowd
+		if w.reference[r.handle] != nil {
+			update()
+		}
 	case "pop":
 		session.Key[string]("name").Pop(s)
-		r.pending = append(r.pending, func(m map[string]string) { delete(m, "name") })
+		makes(func(m map[string]string) { delete(m, "name") })
 	case "delete":
 		counterKey.Delete(s)
-		r.pending = append(r.pending, func(m map[string]string) { delete(m, "counter") })
+		makes(func(m map[string]string) { delete(m, "counter") })
 	case "renew":
-		s.Renew()
-		r.renewed = true
+		renews(0)
+	case "rotate30":
+		renews(modelGrace)
 	case "regenerate":
 		begin()
 	case "login", "relogin":
@@ -585,64 +748,151 @@ func (t *tab) act(s *session.Session, action string) {
 		set("user", tag)
 		set("login", tag)
 	case "destroy":
-		if err := s.Destroy(); err != nil {
-			w.fail("tab %d: Destroy: %v", t.number, err)
+		var err error
+		t.call(func() { err = s.Destroy() })
+		if err != nil && !r.unsure {
+			t.fail("Destroy: %v", err)
 		}
-		r.pending, r.base, r.replaced, r.touched = nil, nil, true, true
+		r.forget()
+		r.handle, r.base, r.begins, r.replaced, r.touched, r.renewing = "", nil, true, true, true, false
 	case "maxage":
 		s.SetMaxAge(2 * modelIdle)
+		r.changed = true
 	case "browser":
 		s.SetMaxAge(0)
+		r.changed = true
 	case "save":
-		if err := s.Save(); err == nil && len(r.pending) > 0 {
-			w.fail("tab %d: Save did not save", t.number)
+		var err error
+		t.call(func() { err = s.Save() })
+		r.changed = true
+		if err == nil && len(r.pending) > 0 {
+			t.fail("Save did not save")
 		} else if errors.Is(err, session.ErrNotFound) {
 			t.checkDropped("Save")
+			r.told = w.reference[r.handle] != nil
+			r.forget()
+			r.base = nil
 		}
 	case "reload":
-		err := s.Reload()
+		var err error
+		t.call(func() { err = s.Reload() })
+		r.changed = true
 		if err == nil {
-			r.pending = nil
+			r.forget()
 			t.agree(s)
 		} else if errors.Is(err, session.ErrNotFound) {
 			if len(valuesOf(s)) > 0 {
-				w.fail("tab %d: an ended session is not empty after Reload", t.number)
+				t.fail("an ended session is not empty after Reload")
 			}
 			r.told = w.reference[r.handle] != nil
-			r.pending, r.base = nil, nil
+			r.forget()
+			r.base = nil
 		}
 	default:
 		panic("no such action: " + action)
 	}
 }
 
-// check compares the answer with what is in the store.
-func (t *tab) check(response *http.Response) {
-	w, r := t.world, t.request
-	if response.StatusCode != http.StatusOK {
-		if w.history.failed == 0 {
-			w.fail("tab %d was answered %d", t.number, response.StatusCode)
-		}
-		return
+// check compares an answer with what is in the store.
+func (t *tab) check() {
+	t.checkStatus()
+	t.checkSent()
+	t.checkPresented()
+	if r := t.request; r.response.StatusCode == http.StatusOK && len(r.pending) > 0 {
+		t.checkDropped("the answer")
 	}
-	sent := false
-	for _, c := range response.Cookies() {
-		if c.MaxAge >= 0 {
-			sent = true
-			w.handles[c.Value] = r.handle
-			if _, there := w.read(r.handle); !w.opens(c.Value, r.handle) && (there || !w.slept) {
-				w.fail("tab %d was sent a cookie that does not open the session", t.number)
+}
+
+// reasons are those that a request may have to be answered 503. Then its changes are in the
+// store once, or not at all.
+var reasons = []struct {
+	why string
+	of  func(r *modelRequest) bool
+}{
+	{"nobody can tell whether its write was applied",
+		func(r *modelRequest) bool { return r.unsure }},
+	{"its write was refused, and so many others came that nobody can tell whether it was applied before",
+		func(r *modelRequest) bool { return r.refused && r.crowded }},
+	{"it waited for its turn while time passed",
+		func(r *modelRequest) bool { return r.waited }},
+	{"it changes a session of which its cookie was replaced without grace",
+		func(r *modelRequest) bool {
+			return (r.changed || r.renewing) && r.cookie != nil && !r.cookie.cut.IsZero() && r.loaded.Before(r.cookie.cut.Add(overlap))
+		}},
+	{"its renewal without grace took so long that another has taken its place",
+		func(r *modelRequest) bool { return r.needsCurrent && r.displaced }},
+	{"its renewal without grace came second",
+		func(r *modelRequest) bool {
+			return r.needsCurrent && r.cookie != nil && r.cookie.last != nil && r.cookie.last != r
+		}},
+}
+
+// checkStatus looks for the reason of an error.
+func (t *tab) checkStatus() {
+	r := t.request
+	switch status := r.response.StatusCode; status {
+	case http.StatusOK:
+		return
+	case http.StatusServiceUnavailable:
+		for _, reason := range reasons {
+			if reason.of(r) {
+				return
 			}
 		}
+		fallthrough
+	default:
+		t.fail("was answered %d, for no reason", status)
 	}
-	if r.replaced && r.presented != "" && w.opens(r.presented, w.handles[r.presented]) {
-		w.fail("tab %d: the old cookie opens the session that was destroyed or replaced", t.number)
+}
+
+// checkSent looks at the cookies of the response: there is one at most, and it opens the
+// session. Who came in a grace gets none, and so cannot overwrite the new one.
+func (t *tab) checkSent() {
+	w, r := t.world, t.request
+	cookies := r.response.Cookies()
+	if len(cookies) > 1 {
+		t.fail("was sent %d cookies", len(cookies))
 	}
-	if r.renewed && sent && r.presented != "" && !r.replaced && w.opens(r.presented, r.handle) {
-		w.fail("tab %d: the old cookie opens the session that was renewed", t.number)
+	for _, c := range cookies {
+		if c.MaxAge < 0 {
+			continue
+		}
+		known := w.cookie(c.Value)
+		if known == nil {
+			known = new(issued)
+			w.cookies[identityIn(c.Value)] = known
+		}
+		known.value, known.session = c.Value, r.handle
+		if _, there := w.read(r.handle); !w.opens(c.Value, r.handle) && (there || !w.slept) {
+			t.fail("was sent a cookie that does not open the session")
+		}
+		if r.inGrace && r.cookie.session == r.handle {
+			t.fail("came in the grace of its cookie, and was sent one")
+		}
 	}
-	if len(r.pending) > 0 {
-		t.checkDropped("the answer")
+}
+
+// checkPresented looks at the cookie that the request came with.
+func (t *tab) checkPresented() {
+	if r := t.request; r.cookie != nil && (r.renewed || r.replaced) && r.response.StatusCode == http.StatusOK {
+		if r.replaced && t.world.opens(r.cookie.value, r.cookie.session) {
+			t.fail("left the session open that it has replaced or destroyed")
+		}
+		t.world.checkCookie(r.cookie)
+	}
+}
+
+// checkCookie checks that a cookie opens its session, until it is replaced and its grace is
+// over, or the session has ended.
+func (w *world) checkCookie(c *issued) {
+	_, there := w.read(c.session)
+	switch opens := w.opens(c.value, c.session); {
+	case opens && w.ended[c.session]:
+		w.fail("a cookie opens a session that has ended")
+	case opens && c.isOver():
+		w.fail("a cookie opens the session that was renewed")
+	case !opens && there && !w.ending[c.session] && (!c.replaced || time.Now().Before(c.surely)):
+		w.fail("a cookie opens nothing, and is current or in its grace")
 	}
 }
 
@@ -661,316 +911,46 @@ func (t *tab) checkDropped(what string) {
 	_, there := w.read(r.handle)
 	switch {
 	case changesNothing(r.base) || changesNothing(w.reference[r.handle]):
-	case r.told || w.ended[r.handle] || w.slept && !there: // by a renewal, a delete, or time
-	case w.reference[r.handle] == nil && r.presented != "" && !w.opens(r.presented, w.handles[r.presented]): // anonymous with a dead cookie
+	case r.told || w.ended[r.handle] || r.expired || w.slept && !there: // by a renewal, a delete, or time
+	case w.ending[r.handle]:
+		w.gone[r.handle] = true
 	default:
-		w.fail("tab %d: %s came, and its changes are not in the store", t.number, what)
+		t.fail("was told by %s that its changes are saved, and they are not", what)
 	}
 }
 
-// explain returns a failure as a list of steps, and how to run it again.
-func explain(w *world, h history, err error) string {
-	return fmt.Sprintf("%v\n%s\nagain: go test -run 'TestModel$' -model.replay '%s' .", err, strings.Join(w.steps, "\n"), h)
-}
-
-// TestModel runs one history, which a failure of the others has printed.
-func TestModel(t *testing.T) {
-	if *modelReplay == "" {
-		return
-	}
-	h, err := parseHistory(*modelReplay)
-	if err != nil {
-		t.Fatal(err)
-	}
-	synctest.Test(t, func(t *testing.T) {
-		w, err := runHistory(t, new(session.MemoryStore), h)
-		t.Log(explain(w, h, err))
-		if err != nil {
-			t.Fail()
-		}
-	})
-}
-
-// TestModelFound runs histories that the search has found, each of which was a bug once.
-func TestModelFound(t *testing.T) {
-	for _, text := range []string{
-		// A request helped another to move the session to its next key, after the session had ended there.
-		"options=x setup=login,name,update tabs=|renew;regenerate|set;renew;save schedule=2,2,2,2,2,2 lost=0 failed=0",
-		// A renewal took the announcement of another for its own, and sent the old cookie.
-		"options=x setup=login,name,update tabs=|renew|delete;save;renew schedule=2,2,2,2,2,2,2,2,2,1,1,1,2 lost=0 failed=3",
-		// A pointer was led to the renewal that had lost, because it looked as if nobody had changed it.
-		"options=x setup=login,name,update tabs=|delete;renew;set|renew schedule=2,1,2,2,1,1,1,1,2,2,1,1,1,1,1,1,2,2,2,2,2,2,2,2,2,2 lost=0 failed=5",
-		// The pointer ended before the session to which it led.
-		"options=x setup=login,name,update tabs=|renew|reload;set schedule=1,1,2,2,1,2,2,1,59m,2,1,1,30m lost=0 failed=0",
-	} {
-		h, err := parseHistory(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		synctest.Test(t, func(t *testing.T) {
-			if w, err := runHistory(t, new(session.MemoryStore), h); err != nil {
-				t.Error(explain(w, h, err))
-			}
-		})
-	}
-}
-
-// modelRequests are requests of up to four calls of the store.
-var modelRequests = []string{
-	"none", "get", "touch", "set", "name", "same", "update", "pop", "delete", "relogin", "maxage", "browser",
-	"login", "destroy", "regenerate", "renew", "renew,set", "update,save,update", "set,reload,update", "renew,save,name",
-	"renew,save,pause", "login,save,pause", "update,save,pause", "renew,reload,set", "login,save,set", "set,destroy", "destroy,login", "save,renew", "update,save,destroy",
-}
-
-// TestModelExhaustive runs every interleaving of every two of these requests, with and
-// without the loss of each reply, from an anonymous browser and one that is logged in:
-// all with -model.all, else a choice.
-func TestModelExhaustive(t *testing.T) {
-	pairs, settings, replies := modelRequests, []string{"", "m", "rm", "s", "xm"}, *modelReplies
-	if !*modelAll {
-		replies = 1
-		pairs, settings = []string{"get", "update", "login", "destroy", "renew,set", "update,save,pause,update", "renew,save,pause", "set,reload,update"}, []string{"", "rm", "xm"}
-	}
-	for _, options := range settings {
-		for _, setup := range []string{"login,name,update", ""} {
-			for lost := range replies + 1 {
-				t.Run(fmt.Sprintf("options %q, setup %q, lost reply %d", options, setup, lost), func(t *testing.T) {
-					t.Parallel()
-					runs := 0
-					for i, a := range pairs {
-						for _, b := range pairs[i:] {
-							runs += everyInterleaving(t, history{options: options, setup: setup, tabs: [][]string{{a}, {b}}, lost: lost})
-							if t.Failed() {
-								return
-							}
-						}
-					}
-					t.Logf("%d histories", runs)
-				})
-			}
+// checkEnd checks that nobody was logged out by a race, when all tabs are done: the browser's
+// cookie opens its session, unless that has ended. No server can mend it where an older
+// response arrived after a newer one, or where the response that had the new cookie was an
+// error.
+func (w *world) checkEnd() {
+	if c := w.cookie(w.jar); c != nil && !w.ended[c.session] && !w.mixedUp && (c.by == nil || c.by.response.StatusCode == http.StatusOK) {
+		if _, there := w.read(c.session); (there || !w.slept) && !w.opens(w.jar, c.session) {
+			w.fail("the browser is left with a cookie that opens nothing, and its session is there")
 		}
 	}
-}
-
-// everyInterleaving searches the tree of schedules, depth first.
-func everyInterleaving(t *testing.T, h history) (runs int) {
-	// Where a renewal has steps of its own the tree is too large to be searched as a whole:
-	// there a tab that can go on is stopped for another twice at most, and once where a
-	// reply is lost. Few stops show most races (as CHESS found); the random histories do
-	// the rest.
-	stops := math.MaxInt
-	if strings.Contains(h.options, "x") {
-		stops = 2 - min(h.lost, 1)
-	}
-	var path []int // which of the tabs that can go on does, at each step
-	for {
-		runs++
-		h.schedule = nil
-		w, err := runPath(t, h, path, stops)
-		if err != nil {
-			t.Error(explain(w, *w.history, err))
-			return runs
-		}
-		for len(path) < len(w.choices) {
-			path = append(path, 0)
-		}
-		for len(path) > 0 && path[len(path)-1] == w.choices[len(path)-1]-1 {
-			path = path[:len(path)-1]
-		}
-		if len(path) == 0 {
-			return runs
-		}
-		path[len(path)-1]++
-	}
-}
-
-// runPath runs a history whose schedule is given by the choices at each step. A tab that
-// can go on gives way to another at most stops times.
-func runPath(t *testing.T, h history, path []int, stops int) (*world, error) {
-	lost := h.lost
-	h.lost = 0
-	w := newWorld(t, new(session.MemoryStore), &h)
-	if h.setup != "" {
-		w.addTab([]string{h.setup})
-		for w.canGo(0) {
-			w.step(0)
-		}
-		w.tabs, w.steps, w.writes = nil, nil, 0
-	}
-	h.lost = lost
-	for _, requests := range h.tabs {
-		w.addTab(requests)
-	}
-	last := -1
-	for i := 0; ; i++ {
-		var able []int
-		for _, t := range w.tabs {
-			if w.canGo(t.number) {
-				able = append(able, t.number)
-			}
-		}
-		if len(able) == 0 {
-			w.end()
-			return w, w.failure
-		}
-		if slices.Contains(able, last) && stops == 0 {
-			able = []int{last}
-		}
-		w.choices = append(w.choices, len(able))
-		n := able[0]
-		if i < len(path) {
-			n = able[path[i]]
-		}
-		if n != last && slices.Contains(able, last) {
-			stops--
-		}
-		last = n
-		h.schedule = append(h.schedule, strconv.Itoa(n))
-		w.step(n)
-	}
-}
-
-// TestModelRandom runs random histories of three tabs, with time that passes, secrets
-// that are rotated, and a reply that is lost or fails.
-func TestModelRandom(t *testing.T) {
-	const bubble, parts = 100, 4 // histories in one bubble, and parts that run at once
-	for part := range parts {
-		t.Run(fmt.Sprintf("part %d", part), func(t *testing.T) {
-			t.Parallel()
-			for first := part * bubble; first < *modelHistories && !t.Failed(); first += parts * bubble {
-				synctest.Test(t, func(t *testing.T) {
-					for i := first; i < first+bubble; i++ {
-						h := randomHistory(rand.New(rand.NewPCG(*modelSeed, uint64(i))), true)
-						if w, err := runHistory(t, new(session.MemoryStore), h); err != nil {
-							t.Error(explain(shortest(t, h, w, err)))
-							return
-						}
-					}
-				})
-			}
-		})
-	}
-}
-
-// TestModelOnRedis runs such histories, without the passing of time, on a real Redis
-// and on a real Redis Cluster.
-func TestModelOnRedis(t *testing.T) {
-	onRedis := func(t *testing.T, client session.RedisClient, n int) {
-		for i := range n {
-			h := randomHistory(rand.New(rand.NewPCG(*modelSeed+1, uint64(i))), false)
-			store := &session.RedisStore{Client: client, Prefix: fmt.Sprintf("sess:%d:", i)}
-			if w, err := runHistory(t, store, h); err != nil {
-				t.Fatal(explain(w, h, err))
-			}
-			if err := store.Clear(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+	for handle := range w.gone {
+		if !w.ended[handle] {
+			w.fail("a request was told that its session has ended, and it has not")
 		}
 	}
-	t.Run("server", func(t *testing.T) { onRedis(t, redistest.Client(t, redistest.ListRights), *modelHistories/10) })
-	t.Run("cluster", func(t *testing.T) { onRedis(t, redistest.Cluster(t).Client(t), *modelHistories/50) })
-}
-
-var modelActions = []string{
-	"none", "get", "touch", "set", "set", "name", "same", "update", "update", "pop", "delete", "relogin", "renew", "renew",
-	"regenerate", "login", "destroy", "maxage", "browser", "save", "save", "reload", "pause",
-}
-
-func randomHistory(rng *rand.Rand, virtual bool) history {
-	pick := func(from []string) string { return from[rng.IntN(len(from))] }
-	h := history{setup: pick([]string{"", "login,name,update", "login,name,update", "update,maxage"})}
-	for _, letter := range "rsmux" {
-		if rng.IntN(3) == 0 {
-			h.options += string(letter)
+	current := make(map[string]int)
+	wait := time.Duration(0)
+	for _, c := range w.cookies {
+		w.checkCookie(c)
+		if !c.replaced {
+			current[c.session]++
+		} else {
+			wait = max(wait, time.Until(c.until))
+		}
+		if current[c.session] > 1 {
+			w.fail("two secrets of one session are current")
 		}
 	}
-	switch rng.IntN(4) {
-	case 0:
-		h.lost = 1 + rng.IntN(6)
-	case 1:
-		h.failed = 1 + rng.IntN(6)
-	}
-	if h.lost+h.failed > 0 {
-		virtual = false // a session that expires before its lost reply is looked for begins anew
-	}
-	for range 3 {
-		var requests []string
-		for range 1 + rng.IntN(3) {
-			var actions []string
-			for range 1 + rng.IntN(4) {
-				action := pick(modelActions)
-				if len(actions) > 0 && actions[len(actions)-1] == "destroy" {
-					action = pick([]string{"regenerate", "login"}) // all else is an error there
-				}
-				actions = append(actions, action)
-			}
-			requests = append(requests, strings.Join(actions, ","))
-		}
-		h.tabs = append(h.tabs, requests)
-	}
-	for range 20 + rng.IntN(40) {
-		switch n := rng.IntN(60); {
-		case n == 0:
-			h.schedule = append(h.schedule, "rotate")
-		case n <= 3 && virtual:
-			h.schedule = append(h.schedule, pick([]string{"5m", "30m", "59m", "61m", "4h"}))
-		default:
-			h.schedule = append(h.schedule, strconv.Itoa(rng.IntN(3)))
+	if wait > 0 && w.virtual {
+		time.Sleep(wait)
+		for _, c := range w.cookies {
+			w.checkCookie(c)
 		}
 	}
-	return h
-}
-
-// shortest leaves out of a failing history what it can, and it still fails.
-func shortest(t *testing.T, h history, w *world, err error) (*world, history, error) {
-	try := func(shorter history) bool {
-		w2, err2 := runHistory(t, new(session.MemoryStore), shorter)
-		if err2 != nil {
-			w, h, err = w2, shorter, err2
-		}
-		return err2 != nil
-	}
-	for again := true; again; {
-		again = false
-		for _, shorter := range shorterHistories(h) {
-			if try(shorter) {
-				again = true
-				break
-			}
-		}
-	}
-	return w, h, err
-}
-
-func shorterHistories(h history) (all []history) {
-	with := func(change func(h *history)) {
-		shorter := h
-		shorter.schedule = slices.Clone(h.schedule)
-		shorter.tabs = nil
-		for _, requests := range h.tabs {
-			shorter.tabs = append(shorter.tabs, slices.Clone(requests))
-		}
-		change(&shorter)
-		all = append(all, shorter)
-	}
-	for i, requests := range h.tabs {
-		for j, request := range requests {
-			with(func(h *history) { h.tabs[i] = slices.Delete(h.tabs[i], j, j+1) })
-			if actions := strings.Split(request, ","); len(actions) > 1 {
-				for k := range actions {
-					with(func(h *history) { h.tabs[i][j] = strings.Join(slices.Delete(slices.Clone(actions), k, k+1), ",") })
-				}
-			}
-		}
-	}
-	for i := range h.schedule {
-		with(func(h *history) { h.schedule = slices.Delete(h.schedule, i, i+1) })
-	}
-	for i := range h.options {
-		with(func(h *history) { h.options = h.options[:i] + h.options[i+1:] })
-	}
-	if h.lost != 0 || h.failed != 0 {
-		with(func(h *history) { h.lost, h.failed = 0, 0 })
-	}
-	return all
 }

@@ -7,8 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -157,8 +157,8 @@ func (c *nativeCodec) Lifetime(_ *wire.Record, otherwise time.Duration) time.Dur
 	return otherwise
 }
 
-func (c *nativeCodec) IsOver(expires int64, now time.Time) bool {
-	return expires <= now.UnixMilli()
+func (c *nativeCodec) IsOver(deadline int64, now time.Time) bool {
+	return deadline <= now.UnixMilli()
 }
 
 // housekeeping is how long the store keeps a record after its deadline, so that
@@ -170,55 +170,66 @@ func (c *nativeCodec) TTL(left time.Duration) time.Duration {
 }
 
 // Load finds a session under its handle, also after renewals.
-func (c *nativeCodec) Load(ctx context.Context, store wire.Store, handle string) (string, []byte, error) {
-	data, err := store.Load(ctx, handle)
-	return handle, data, err
+func (c *nativeCodec) Load(ctx context.Context, store wire.Store, handle string) (st wire.Stored, err error) {
+	st.At = handle
+	if st.Data, err = store.Load(ctx, handle); err == nil {
+		st.Record, err = c.Decode(handle, st.Data)
+	}
+	return st, err
+}
+
+// Follow is Load: a renewal moves nothing.
+func (c *nativeCodec) Follow(ctx context.Context, store wire.Store, at string, _ time.Time) (wire.Stored, error) {
+	return c.Load(ctx, store, at)
 }
 
 func (c *nativeCodec) Delete(ctx context.Context, store wire.Store, handle string) error {
 	return store.Delete(ctx, handle)
 }
 
-// Renew lets the secrets of other renewals stay, which other responses carry.
-func (c *nativeCodec) Renew(r *wire.Record, replaced wire.Digests, next wire.ID) {
-	var secrets wire.Digests
-	for digest := range slices.Chunk(r.Secrets, len(wire.Digest{})) {
-		if !replaced.Has(wire.Digest(digest)) {
-			secrets = append(secrets, digest...)
-		}
-	}
-	digest := wire.DigestOf(next.Secret)
-	r.Secrets = append(secrets, digest[:]...)
+func (c *nativeCodec) Renew(r *wire.Record, _ string, next wire.ID, now time.Time, grace time.Duration) bool {
+	return r.Renew(wire.DigestOf(next.Secret), now, grace)
 }
 
-// Settle has nothing to do: the save of the new digest was all.
-func (c *nativeCodec) Settle(_ context.Context, _ wire.Store, s wire.Settled, _ func(*wire.Record) time.Duration) (wire.Settled, error) {
-	s.ID.Handle = s.At
-	return s, nil
+// Settle has nothing to do: the save of the new secret was all.
+func (c *nativeCodec) Settle(_ context.Context, _ wire.Store, _ wire.ID, st wire.Stored, _ wire.Save, _ func(*wire.Record) time.Duration) (wire.Stored, error) {
+	return st, nil
 }
 
-// A record is encoded as a magic byte, which no text begins with, the version
-// of the format, and the fields in order: numbers as uvarints, lists by their
-// length, keys and values by theirs. The values stay readable in a dump.
+// A record is encoded as a magic byte, which no text begins with, the version of the
+// format, and the fields in order: numbers as uvarints, lists by their length, the fields of
+// later versions as one text by its length, keys and values by theirs. The values stay
+// readable in a dump.
+//
+// A field that an older version may ignore goes into Extra, as a tag, a length and its
+// bytes: every version keeps it. One that it must not ignore takes a new version of the
+// format.
 const (
 	recordMagic   = 0xF5
-	recordVersion = 1
+	recordVersion = 2
 )
 
 var errNewerFormat = errors.New("record in a newer format than this version of the library knows")
 
 func (c *nativeCodec) Encode(r *wire.Record) []byte {
 	values := r.Size()
-	size := 64 + len(r.Secrets) + len(r.Marks) + values + values/8
+	size := 64 + len(r.Secret) + len(r.Replaced) + len(r.Saves) + len(r.Extra) + values + values/8
 	b := append(make([]byte, 0, size), recordMagic, recordVersion)
 	b = binary.AppendUvarint(b, uint64(r.Created))
-	b = binary.AppendUvarint(b, uint64(r.Expires))
+	b = binary.AppendUvarint(b, uint64(r.Used))
+	b = binary.AppendUvarint(b, uint64(r.Kept))
 	b = binary.AppendUvarint(b, encodeMaxAge(r.MaxAge))
-	b = binary.AppendUvarint(b, uint64(len(r.Secrets)/len(wire.Digest{})))
-	b = append(b, r.Secrets...)
-	b = binary.AppendUvarint(b, uint64(len(r.Marks)/len(wire.Mark{})))
-	b = append(b, r.Marks...)
+	b = append(b, r.Secret[:]...)
+	b = appendList(b, r.Replaced, wire.ReplacedSize)
+	b = binary.AppendUvarint(b, r.Resets)
+	b = appendList(b, r.Saves, wire.SaveSize)
+	b = appendList(b, r.Extra, 1)
 	return wire.AppendValues(b, r)
+}
+
+// appendList appends elements of size bytes, and before them their number.
+func appendList(b, list []byte, size int) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(list)/size)), list...)
 }
 
 // encodeMaxAge returns the seconds plus one, and 0 for none.
@@ -241,18 +252,21 @@ func (c *nativeCodec) Decode(_ string, data []byte) (wire.Record, error) {
 		return wire.Record{}, errNewerFormat
 	}
 	d := decoder{rest: data[2:]}
-	r := wire.Record{Created: int64(d.uvarint()), Expires: int64(d.uvarint())}
+	r := wire.Record{Created: d.time(), Used: d.time(), Kept: d.time()}
 	seconds := d.uvarint()
 	if seconds > maxSeconds+1 {
 		d.failed = true
 	} else if seconds > 0 {
 		r.MaxAge = wire.NewMaxAge(time.Duration(seconds-1) * time.Second)
 	}
-	r.Secrets = d.list(len(wire.Digest{}))
-	r.Marks = d.list(len(wire.Mark{}))
+	copy(r.Secret[:], d.bytes(len(r.Secret)))
+	r.Replaced = d.list(wire.ReplacedSize)
+	r.Resets = d.uvarint()
+	r.Saves = d.list(wire.SaveSize)
+	r.Extra = d.list(1)
 	n := d.uvarint()
 	values, ok := wire.NewPacked(n, d.rest)
-	if d.failed || !ok || r.Created < 0 || r.Expires < 0 {
+	if d.failed || !ok {
 		return wire.Record{}, ErrUnreadable
 	}
 	r.SetPacked(values)
@@ -276,6 +290,16 @@ func (d *decoder) uvarint() uint64 {
 	return n
 }
 
+// time takes Unix milliseconds, which are not negative.
+func (d *decoder) time() int64 {
+	n := d.uvarint()
+	if n > math.MaxInt64 {
+		d.failed = true
+		return 0
+	}
+	return int64(n)
+}
+
 // list takes as many elements of size bytes as the number before them says.
 func (d *decoder) list(size int) []byte {
 	n := d.uvarint()
@@ -283,8 +307,16 @@ func (d *decoder) list(size int) []byte {
 		d.failed, d.rest = true, nil
 		return nil
 	}
-	end := int(n) * size
-	b := d.rest[:end:end]
-	d.rest = d.rest[end:]
+	return d.bytes(int(n) * size)
+}
+
+// bytes takes n bytes.
+func (d *decoder) bytes(n int) []byte {
+	if n > len(d.rest) {
+		d.failed, d.rest = true, nil
+		return nil
+	}
+	b := d.rest[:n:n]
+	d.rest = d.rest[n:]
 	return b
 }

@@ -69,7 +69,9 @@ type Options struct {
 
 	// IdleTimeout is how long a session lives unused, in whole seconds. Zero means
 	// Cookie.MaxAge, or DefaultIdleTimeout if that is zero too. If both are set,
-	// the smaller counts.
+	// the smaller counts. A shorter one holds for all sessions as soon as it is
+	// deployed, a longer one for all that are used from then on. With package expressjs
+	// it is the time for which Redis is told to keep a session without a MaxAge.
 	IdleTimeout time.Duration
 
 	// AbsoluteTimeout ends a session this long after it began, however busy it is,
@@ -78,9 +80,9 @@ type Options struct {
 	AbsoluteTimeout time.Duration
 
 	// StoreTimeout bounds what a request waits for the store: each load, and
-	// everything that a save needs with its retries, whatever the store's own
-	// settings. Zero means DefaultStoreTimeout. A call that is still running then
-	// is abandoned.
+	// everything that a save needs with its retries and the wait for other saves of
+	// the same session, whatever the store's own settings. Zero means
+	// DefaultStoreTimeout. A call that is still running then is abandoned.
 	StoreTimeout time.Duration
 
 	// MaxBytes is the size of the largest record to write. Zero means
@@ -90,7 +92,8 @@ type Options struct {
 
 	// ErrorHandler answers a request whose session could not be loaded or saved.
 	// What the handler wrote is dropped before. If ErrorHandler sends no status
-	// itself, 503 is sent where the error is an [ErrUnavailable], and 500 otherwise.
+	// itself, 503 is sent where the error is an [ErrUnavailable] or [ErrRenewed], and
+	// 500 otherwise.
 	// Nil means the plain text of that status. The error names no id, but may name
 	// servers: it is for the log, not for the client.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)

@@ -12,11 +12,7 @@ import (
 // The functions in this file talk to the store for a Session. They hold no lock.
 
 // stored is a record as the store has it.
-type stored struct {
-	at  string // the store's key
-	raw []byte
-	wire.Record
-}
+type stored = wire.Stored
 
 // bound returns the context for one load or one save. It ends when StoreTimeout
 // is over, and not when the client leaves.
@@ -27,20 +23,53 @@ func (m *Manager) bound(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(context.WithoutCancel(ctx), m.options.StoreTimeout)
 }
 
-// fetch loads a live record. The error is ErrNotFound, ErrUnreadable or ErrUnavailable.
-func (m *Manager) fetch(ctx context.Context, handle string) (stored, error) {
-	var st stored
-	var err error
-	if st.at, st.raw, err = m.codec.Load(ctx, m.store, handle); err == nil {
-		st.Record, err = m.codec.Decode(st.at, st.raw)
+// load returns the live session that a cookie opens, and what the cookie is worth. The error
+// is ErrNotFound, wire.ErrReplaced, ErrUnreadable or ErrUnavailable.
+func (m *Manager) load(ctx context.Context, id wire.ID) (stored, wire.Standing, error) {
+	st, err := m.alive(m.codec.Load(ctx, m.store, id.Handle))
+	if err != nil {
+		return stored{}, wire.Unknown, err
 	}
+	switch standing := st.Standing(wire.DigestOf(id.Secret), time.Now()); standing {
+	case wire.Unknown:
+		return stored{}, standing, ErrNotFound
+	case wire.Worthless:
+		return stored{}, standing, wire.ErrReplaced
+	default:
+		return st, standing, nil
+	}
+}
+
+// follow returns what has become of a session that was loaded. The error is ErrNotFound if
+// it has ended, ErrUnreadable or ErrUnavailable.
+func (m *Manager) follow(ctx context.Context, at string) (stored, error) {
+	return m.alive(m.codec.Follow(ctx, m.store, at, time.Time{}))
+}
+
+// await returns st, or what has become of it where somebody is moving it.
+func (m *Manager) await(ctx context.Context, st stored, err error) (stored, error) {
+	for attempt := 2; err == nil && st.Moving; attempt++ {
+		if err := wire.Pause(ctx, attempt); err != nil {
+			return stored{}, unavailable("save", err)
+		}
+		st, err = m.follow(ctx, st.At)
+	}
+	return st, err
+}
+
+// alive checks what the codec has read.
+func (m *Manager) alive(st stored, err error) (stored, error) {
+	now := time.Now()
 	switch {
-	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
+	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable) || errors.Is(err, wire.ErrReplaced):
 		return stored{}, err
 	case err != nil:
 		return stored{}, unavailable("load", err)
 	}
-	if m.hasEnded(&st.Record, time.Now()) {
+	// A clock was ahead, and no timeout must count from its time.
+	st.Created = min(st.Created, now.UnixMilli())
+	st.Used = min(st.Used, now.UnixMilli())
+	if m.hasEnded(&st.Record, now) {
 		return stored{}, ErrNotFound
 	}
 	return st, nil
@@ -48,16 +77,15 @@ func (m *Manager) fetch(ctx context.Context, handle string) (stored, error) {
 
 // create saves next under i, or under another id if i is in use.
 func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (wire.ID, stored, error) {
+	save := m.nextSave()
 	for attempt := 1; ; attempt++ {
 		now := time.Now()
 		if m.absoluteEnd(&next) <= now.UnixMilli() {
 			next.Created = now.UnixMilli() // the request outlived the session that it began
 		}
-		digest := wire.DigestOf(i.Secret)
-		next.Secrets = digest[:]
-		next.Marks = nil
-		marks := []wire.Mark{next.Stamp()}
-		st, err := m.write(ctx, now, i.Handle, next, nil, func(data []byte, ttl time.Duration) error {
+		next.Secret, next.Saves, next.Used = wire.DigestOf(i.Secret), nil, now.UnixMilli()
+		next.Stamp(save)
+		st, err := m.write(now, i.Handle, next, nil, func(data []byte, ttl time.Duration) error {
 			return m.store.Create(ctx, i.Handle, data, ttl)
 		})
 		switch {
@@ -67,9 +95,9 @@ func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (wire
 			m.takeBack(ctx, i.Handle)
 			return i, stored{}, err
 		}
-		found, lookErr := m.fetch(ctx, i.Handle)
+		found, lookErr := m.follow(ctx, i.Handle)
 		switch {
-		case lookErr == nil && found.HasMark(marks): // applied, and the reply was lost
+		case lookErr == nil && found.Outcome(save, 0) == wire.Made: // and the reply was lost
 			return i, found, nil
 		case !errors.Is(err, ErrConflict):
 			m.takeBack(ctx, i.Handle)
@@ -85,120 +113,194 @@ func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (wire
 	}
 }
 
-// swap replaces old by next. If the store has something else by then, it replays
-// the request's changes on that and tries again. The error is ErrNotFound if the
-// session has ended.
-func (m *Manager) swap(ctx context.Context, old stored, next wire.Record, replay func(*wire.Record) error) (stored, error) {
-	var marks []wire.Mark
-	var done func()
-	defer func() {
-		if done != nil {
-			done()
+// nextSave returns the next save of this Manager. Who saves a session that is in the
+// store has its turn.
+func (m *Manager) nextSave() wire.Save {
+	return wire.Save{Writer: m.writer, Number: m.saves.Add(1)}
+}
+
+// A swap is a save of a session that the store has.
+type swap struct {
+	old     stored      // what it is based on
+	next    wire.Record // what is to replace it
+	changes []change    // those that made next out of old
+	secret  wire.Digest // of the request's cookie
+	renewal *renewal    // nil if the request wants none
+	renewed bool        // next has the new secret
+	isNoUse bool        // the last use that was written stays so
+}
+
+// A renewal is to give a session a new secret, and let the one before open the session for
+// the time grace more.
+type renewal struct {
+	next  wire.ID
+	grace time.Duration
+}
+
+// swap replaces the old record by the next. If the store has something else by then, it
+// makes the request's changes on that and tries again. The error is ErrNotFound if the
+// session has ended, and ErrRenewed if another request has made all cookies worthless but
+// its own since the old record was loaded.
+func (m *Manager) swap(ctx context.Context, s swap) (stored, error) {
+	name := s.old.Name()
+	waited, err := m.turns.take(ctx, name, m.options.StoreTimeout)
+	if err != nil {
+		return stored{}, err
+	}
+	defer m.turns.give(name)
+	save := m.nextSave()
+	if waited || s.old.Moving { // the old record is not the last any more, or will soon not be
+		now, err := m.follow(ctx, s.old.At)
+		if now, err = m.await(ctx, now, err); err == nil {
+			err = m.rebase(&s, now)
 		}
-	}()
+		if err != nil {
+			return stored{}, gone(err)
+		}
+	} else if err := m.renew(&s); err != nil {
+		return stored{}, err
+	}
 	for attempt := 1; ; attempt++ {
-		var st stored
-		var err error
-		if done == nil && m.conflicts.isBusy(old.at) {
-			err = ErrConflict // when our turn comes, old will not be what is there
-		} else {
-			marks = append(marks, next.Stamp())
-			st, err = m.swapStamped(ctx, old, next)
-		}
+		st, err := m.try(ctx, &s, save)
 		switch {
-		case err == nil || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNotFound):
-			return st, err
-		case errors.Is(err, ErrNotReplicated):
+		case err == nil:
+			return m.settle(ctx, &s, st, save)
+		case errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNotReplicated):
 			return stored{}, err
 		}
 		if errors.Is(err, ErrConflict) {
-			if done == nil {
-				done = m.conflicts.await(ctx, old.at, min(m.options.StoreTimeout/2, patience))
-			}
 			if err := wire.Pause(ctx, attempt); err != nil {
 				return stored{}, unavailable("save", err)
 			}
 		}
-		now, lookErr := m.fetch(ctx, old.at)
-		switch {
-		case lookErr == nil && now.HasMark(marks): // applied, and the reply was lost
-			return now, nil
-		case !errors.Is(err, ErrConflict):
-			return stored{}, err
-		case errors.Is(lookErr, ErrUnreadable):
-			return stored{}, ErrNotFound // nothing of ours is left to save
-		case lookErr != nil:
-			return stored{}, lookErr
+		now, lookErr := m.follow(ctx, s.old.At)
+		outcome := wire.NotMade
+		if lookErr == nil {
+			outcome = now.Outcome(save, s.old.Saves.Count())
 		}
-		old, next = now, now.Copy()
-		if err := replay(&next); err != nil {
+		switch {
+		case outcome == wire.Made: // and the reply was lost
+			return m.settle(ctx, &s, now, save)
+		case !errors.Is(err, ErrConflict):
+			return stored{}, err // it may yet be made
+		case lookErr != nil:
+			return stored{}, gone(lookErr)
+		case outcome == wire.Untellable:
+			return stored{}, fmt.Errorf("%w: save: so many others have saved the session meanwhile that nobody can tell whether this save was made", ErrUnavailable)
+		}
+		if now, err = m.await(ctx, now, nil); err != nil {
+			return stored{}, gone(err)
+		}
+		if err := m.rebase(&s, now); err != nil {
 			return stored{}, err
 		}
 	}
 }
 
-// settle ends a renewal whose record is stored, and returns the session's new id.
-func (m *Manager) settle(ctx context.Context, next wire.ID, st stored) (wire.ID, stored, error) {
-	ttl := func(r *wire.Record) time.Duration {
-		now := time.Now()
-		return m.codec.TTL(time.Duration(m.deadline(r, now)-now.UnixMilli()) * time.Millisecond)
+// rebase makes the save one of what others have made of the old record.
+func (m *Manager) rebase(s *swap, now stored) error {
+	if now.Resets != s.old.Resets {
+		return ErrRenewed
 	}
-	settled, err := m.codec.Settle(ctx, m.store, wire.Settled{ID: next, At: st.at, Data: st.raw}, ttl)
+	s.old, s.next = now, now.Copy()
+	for _, c := range s.changes {
+		if err := c(&s.next); err != nil {
+			return err
+		}
+	}
+	if now.Secret != s.secret {
+		s.next.MaxAge = now.MaxAge // the response sends no cookie that could have it
+	}
+	return m.renew(s)
+}
+
+// renew gives the next record the new secret, if the request wants one. Of two renewals at
+// once the first counts: the second is skipped, or fails if it was to leave no other cookie.
+func (m *Manager) renew(s *swap) error {
+	s.renewed = false
+	switch {
+	case s.renewal == nil:
+	case s.old.Secret == s.secret:
+		s.renewed = m.codec.Renew(&s.next, s.old.At, s.renewal.next, time.Now(), s.renewal.grace)
+	case s.renewal.grace == 0:
+		return ErrRenewed
+	}
+	return nil
+}
+
+// settle ends a renewal whose record is stored.
+func (m *Manager) settle(ctx context.Context, s *swap, st stored, save wire.Save) (stored, error) {
+	if !s.renewed {
+		return st, nil
+	}
+	ttl := func(r *wire.Record) time.Duration { return m.ttl(r, time.Now()) }
+	st, err := m.codec.Settle(ctx, m.store, s.renewal.next, st, save, ttl)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return next, stored{}, err
+		return stored{}, err
 	case err != nil:
-		return next, stored{}, unavailable("renew", err)
-	case settled.At == st.at:
-		return settled.ID, st, nil
+		return stored{}, unavailable("renew", err)
+	case s.renewal.grace == 0 && !s.renewal.isMade(&st.Record):
+		return stored{}, ErrRenewed
 	}
-	st = stored{at: settled.At, raw: settled.Data}
-	if st.Record, err = m.codec.Decode(st.at, st.raw); err != nil {
-		return next, stored{}, unavailable("renew", err)
-	}
-	return settled.ID, st, nil
+	return st, nil
 }
 
-// swapOnce replaces old by next with a mark and a deadline of its own.
-func (m *Manager) swapOnce(ctx context.Context, old stored, next wire.Record) (stored, error) {
-	next.Stamp()
-	return m.swapStamped(ctx, old, next)
+// isMade reports whether the record has the secret of the renewal.
+func (r *renewal) isMade(record *wire.Record) bool {
+	return r != nil && record.Secret == wire.DigestOf(r.next.Secret)
 }
 
-func (m *Manager) swapStamped(ctx context.Context, old stored, next wire.Record) (stored, error) {
+// gone returns ErrNotFound also for what is no session any more.
+func gone(err error) error {
+	if errors.Is(err, ErrUnreadable) {
+		return ErrNotFound
+	}
+	return err
+}
+
+// try makes the save once.
+func (m *Manager) try(ctx context.Context, s *swap, save wire.Save) (stored, error) {
+	s.next.Stamp(save)
+	if !s.isNoUse {
+		s.next.Used = time.Now().UnixMilli()
+	}
+	return m.replace(ctx, s.old, s.next)
+}
+
+// replace replaces old by next, with a deadline of its own. The error is ErrConflict,
+// ErrTooLarge or ErrUnavailable.
+func (m *Manager) replace(ctx context.Context, old stored, next wire.Record) (stored, error) {
 	now := time.Now()
 	if m.hasEnded(&old.Record, now) { // while the request ran, unless another request has moved its deadline
 		return stored{}, ErrConflict
 	}
-	return m.write(ctx, now, old.at, next, &old.Record, func(data []byte, ttl time.Duration) error {
-		return m.store.CompareAndSwap(ctx, old.at, old.raw, data, ttl)
+	return m.write(now, old.At, next, &old.Record, func(data []byte, ttl time.Duration) error {
+		return m.store.CompareAndSwap(ctx, old.At, old.Data, data, ttl)
 	})
 }
 
 // write encodes next with a deadline that counts from now and hands it to call, which
-// writes it to the key at. What is too large
-// may be written if its values have not grown since old. The error is ErrConflict,
-// ErrTooLarge or ErrUnavailable.
-func (m *Manager) write(ctx context.Context, now time.Time, at string, next wire.Record, old *wire.Record, call func(data []byte, ttl time.Duration) error) (stored, error) {
-	next.Created = min(next.Created, now.UnixMilli()) // a clock was wrong, and the absolute timeout must not count from its time
-	next.Expires = m.deadline(&next, now)
+// writes it to the key at. What is too large may be written if its values have not grown
+// since old. The error is ErrConflict, ErrTooLarge or ErrUnavailable.
+func (m *Manager) write(now time.Time, at string, next wire.Record, old *wire.Record, call func(data []byte, ttl time.Duration) error) (stored, error) {
+	next.Kept = m.deadline(&next, now)
 	data := m.codec.Encode(&next)
 	if len(data) > m.options.MaxBytes && (old == nil || next.Size() > old.Size()) {
 		return stored{}, fmt.Errorf("%w: %d bytes, and MaxBytes is %d", ErrTooLarge, len(data), m.options.MaxBytes)
 	}
-	ttl := m.ttl(&next, now)
-	switch err := call(data, ttl); {
+	switch err := call(data, m.ttl(&next, now)); {
 	case errors.Is(err, ErrConflict):
 		return stored{}, err
 	case err != nil:
 		return stored{}, unavailable("save", err)
 	}
-	return stored{at, data, next}, nil
+	return stored{At: at, Data: data, Record: next}, nil
 }
 
-// ttl returns for how long the store is to keep a record.
+// ttl returns for how long the store is to keep a session that is used now.
 func (m *Manager) ttl(r *wire.Record, now time.Time) time.Duration {
-	return m.codec.TTL(time.Duration(r.Expires-now.UnixMilli()) * time.Millisecond)
+	return m.codec.TTL(time.Duration(m.deadline(r, now)-now.UnixMilli()) * time.Millisecond)
 }
 
 // remove deletes a record.
@@ -257,9 +359,9 @@ func (m *Manager) cookieLife(r *wire.Record) time.Duration {
 	return life
 }
 
-// deadline returns when the session ends if it is not used after now.
-func (m *Manager) deadline(r *wire.Record, now time.Time) int64 {
-	return min(now.UnixMilli()+m.lifetime(r).Milliseconds(), m.absoluteEnd(r))
+// deadline returns when the session ends if it is not used after the time used.
+func (m *Manager) deadline(r *wire.Record, used time.Time) int64 {
+	return min(used.UnixMilli()+m.lifetime(r).Milliseconds(), m.absoluteEnd(r))
 }
 
 // absoluteEnd returns when the session ends however busy it is.
@@ -269,18 +371,16 @@ func (m *Manager) absoluteEnd(r *wire.Record) int64 {
 
 // hasEnded reports whether the time of a session is over.
 func (m *Manager) hasEnded(r *wire.Record, now time.Time) bool {
-	return m.codec.IsOver(r.Expires, now) || m.absoluteEnd(r) <= now.UnixMilli()
+	return m.codec.IsOver(m.deadline(r, time.UnixMilli(r.Used)), now) || m.absoluteEnd(r) <= now.UnixMilli()
 }
 
 // moves is how many times at most the deadline of a session that is only read
 // moves within a lifetime.
 const moves = 20
 
-// isCapped reports whether the deadline can move no more, because of the absolute end.
-func (m *Manager) isCapped(r *wire.Record) bool {
-	return m.deadline(r, time.Now()) == m.absoluteEnd(r)
-}
-
-func (m *Manager) due(r *wire.Record) bool {
-	return m.deadline(r, time.Now())-r.Expires >= m.lifetime(r).Milliseconds()/moves
+// isDue reports whether a use now is to be written, so that the deadline moves.
+func (m *Manager) isDue(r *wire.Record) bool {
+	now := time.Now()
+	part := m.lifetime(r).Milliseconds() / moves
+	return now.UnixMilli()-r.Used >= part || m.deadline(r, now)-r.Kept >= part
 }

@@ -17,14 +17,14 @@ import (
 // what a model test that fails is to be turned into.
 
 // atGate sends the slow request, and when it is about to make its nth call of op,
-// sends the fast one, with the cookie of before.
+// sends the fast one to another process, with the cookie of before.
 func atGate(t *testing.T, options session.Options, op string, n int, slow, fast handler) (slowTab, fastTab *visitor, response *http.Response) {
 	t.Helper()
 	sp := &spy{Store: new(session.MemoryStore)}
 	options.Store = sp
 	slowTab = newVisitor(newManager(t, options))
 	slowTab.get(use(func(s *session.Session) { nameKey.Set(s, "x"); counterKey.Set(s, 0) }))
-	fastTab = slowTab.copy()
+	fastTab = slowTab.elsewhere(newManager(t, options))
 	var calls atomic.Int32
 	passed := false
 	sp.before = func(o, _ string) error {
@@ -43,7 +43,8 @@ func atGate(t *testing.T, options session.Options, op string, n int, slow, fast 
 }
 
 var (
-	renew   = use(func(s *session.Session) { s.Renew() })
+	renew   = use(func(s *session.Session) { s.Renew(0) })
+	rotate  = use(func(s *session.Session) { s.Renew(30 * time.Second) })
 	destroy = use(func(s *session.Session) { s.Destroy() })
 	count   = use(func(s *session.Session) { counterKey.Update(s, increment) })
 	look    = use(func(s *session.Session) { nameKey.Get(s) })
@@ -56,17 +57,31 @@ func TestRaceSlowRequestLogout(t *testing.T) {
 	check(t, "names", nameOf(slow)+nameOf(fast), "")
 }
 
+// What another request has changed since the cookie lost its worth is a 503, and not
+// saved; within a grace it is saved.
 func TestRaceSlowRequestRenew(t *testing.T) {
-	slow, fast, response := atGate(t, session.Options{Cookie: session.Cookie{MaxAge: time.Hour}}, "S", 1, count, renew)
+	options := session.Options{Cookie: session.Cookie{MaxAge: time.Hour}}
+	slow, fast, response := atGate(t, options, "S", 1, count, renew)
+	check(t, "status", response.StatusCode, http.StatusServiceUnavailable)
 	check(t, "cookies", len(cookies(response)), 0)
 	check(t, "old cookie", nameOf(slow), "")
-	check(t, "new cookie", counterOf(fast), 1)
+	check(t, "new cookie", nameOf(fast), "x")
+	check(t, "counter", counterOf(fast), 0)
+
+	slow, fast, response = atGate(t, options, "S", 1, count, rotate)
+	check(t, "in the grace: status", response.StatusCode, http.StatusOK)
+	check(t, "in the grace: cookies", len(cookies(response)), 0)
+	check(t, "in the grace: old cookie", counterOf(slow), 1)
+	check(t, "in the grace: new cookie", counterOf(fast), 1)
 }
 
 func TestRaceSlowRenewRequest(t *testing.T) {
-	slow, fast, _ := atGate(t, session.Options{}, "S", 1, renew, count)
-	check(t, "new cookie", counterOf(slow), 1)
-	check(t, "old cookie", nameOf(fast), "")
+	for name, renewal := range map[string]handler{"renew": renew, "rotate": rotate} {
+		slow, fast, response := atGate(t, session.Options{}, "S", 1, renewal, count)
+		check(t, name+": status", response.StatusCode, http.StatusOK)
+		check(t, name+": new cookie", counterOf(slow), 1)
+		check(t, name+": old cookie", nameOf(fast), map[string]string{"renew": "", "rotate": "x"}[name])
+	}
 }
 
 func TestRaceSlowRenewLogout(t *testing.T) {
@@ -81,9 +96,25 @@ func TestRaceSlowLogoutRenew(t *testing.T) {
 	check(t, "names", nameOf(slow)+nameOf(fast), "")
 }
 
+// Of two renewals at once the first counts. The other is skipped if it is a rotation, and
+// fails if it was to leave no other cookie.
 func TestRaceRenewRenew(t *testing.T) {
-	slow, fast, _ := atGate(t, session.Options{}, "S", 1, renew, renew)
-	check(t, "names", nameOf(slow)+nameOf(fast), "xx")
+	slow, fast, response := atGate(t, session.Options{}, "S", 1, renew, renew)
+	check(t, "status", response.StatusCode, http.StatusServiceUnavailable)
+	check(t, "cookies", len(cookies(response)), 0)
+	check(t, "names", nameOf(slow)+"|"+nameOf(fast), "|x")
+
+	slow, fast, response = atGate(t, session.Options{}, "S", 1, renew, rotate)
+	check(t, "after a rotation: status", response.StatusCode, http.StatusServiceUnavailable)
+	check(t, "after a rotation: cookies", len(cookies(response)), 0)
+	check(t, "after a rotation: names", nameOf(slow)+"|"+nameOf(fast), "x|x")
+
+	rotateAndCount := use(func(s *session.Session) { s.Renew(30 * time.Second); counterKey.Update(s, increment) })
+	slow, fast, response = atGate(t, session.Options{}, "S", 1, rotateAndCount, rotateAndCount)
+	check(t, "two rotations: status", response.StatusCode, http.StatusOK)
+	check(t, "two rotations: cookies", len(cookies(response)), 0)
+	check(t, "two rotations: counter", counterOf(fast), 2)
+	check(t, "two rotations: old cookie", counterOf(slow), 2)
 }
 
 func TestRaceTwoLogins(t *testing.T) {
@@ -107,7 +138,7 @@ func due(t *testing.T, op string, slow, fast handler) (slowTab, fastTab *visitor
 	sp := &spy{Store: store}
 	slowTab = newVisitor(newManager(t, session.Options{Store: sp, Rolling: true, Cookie: session.Cookie{MaxAge: longAge}}))
 	slowTab.jar = seed.jar
-	fastTab = slowTab.copy()
+	fastTab = slowTab.elsewhere(newManager(t, session.Options{Store: sp, Rolling: true, Cookie: session.Cookie{MaxAge: longAge}}))
 	sp.onceOn(op, func() error { fastTab.get(fast); return nil })
 	return slowTab, fastTab, slowTab.get(slow)
 }
@@ -214,7 +245,7 @@ func TestRaceLostReplyOnTheWire(t *testing.T) {
 		do      handler
 	}{
 		"change": {"evalsha", count},
-		"renew":  {"evalsha", use(func(s *session.Session) { s.Renew(); counterKey.Update(s, increment) })},
+		"renew":  {"evalsha", use(func(s *session.Session) { s.Renew(0); counterKey.Update(s, increment) })},
 		"login":  {"set", use(func(s *session.Session) { n := counterKey.Get(s); s.Regenerate(); counterKey.Set(s, n+1) })},
 		"logout": {"del", destroy},
 	} {

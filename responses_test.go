@@ -487,7 +487,7 @@ var changes = map[string]change{
 	"new":         {has: false, use: func(s *session.Session) { nameKey.Set(s, "y") }, cookies: 1, name: "y"},
 	"changed":     {has: true, use: func(s *session.Session) { nameKey.Set(s, "y") }, cookies: 0, name: "y", kept: true},
 	"unchanged":   {has: true, use: func(s *session.Session) { nameKey.Get(s) }, cookies: 0, name: "x", kept: true},
-	"renewed":     {has: true, use: func(s *session.Session) { s.Renew(); nameKey.Set(s, "y") }, cookies: 1, name: "y"},
+	"renewed":     {has: true, use: func(s *session.Session) { s.Renew(0); nameKey.Set(s, "y") }, cookies: 1, name: "y"},
 	"regenerated": {has: true, use: func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "y") }, cookies: 1, name: "y"},
 	"destroyed":   {has: true, use: func(s *session.Session) { s.Destroy() }, cookies: 1},
 }
@@ -732,7 +732,7 @@ func TestResponses(t *testing.T) {
 
 		// A goroutine of the handler that goes on after the request changes nothing.
 		nameKey.Set(s, "late")
-		s.Renew()
+		s.Renew(0)
 		if err := s.Save(); !errors.Is(err, session.ErrClosed) && s.Err() == nil {
 			t.Errorf("a save after the request: %v", err)
 		}

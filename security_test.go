@@ -228,7 +228,7 @@ func TestSecurityLogoutIsFinal(t *testing.T) {
 		setName("late"), count, renew, look,
 		use(func(s *session.Session) { s.SetMaxAge(time.Hour) }),
 		use(func(s *session.Session) { s.Save(); nameKey.Set(s, "later") }),
-		use(func(s *session.Session) { s.Renew(); s.Save(); s.Renew() }),
+		use(func(s *session.Session) { s.Renew(0); s.Save(); s.Renew(0) }),
 		use(func(s *session.Session) { nameKey.Get(s); s.Reload(); roleKey.Set(s, "late") }),
 		logout,
 	}
@@ -868,8 +868,7 @@ func TestSecurityOddCookieHeaders(t *testing.T) {
 		"no space between":             {[]string{"a=b;" + own}, "x"},
 		"spaces and tabs around":       {[]string{" \t " + sid + " =" + good + " "}, "x"},
 		"after the old $Version":       {[]string{"$Version=1; " + own + "; $Path=/"}, "x"},
-		"the seventh bad before it":    {[]string{many(7, theirs, own)}, "x"},
-		"the eighth bad before it":     {[]string{many(8, theirs, own)}, ""},
+		"2,999 bad before it":          {[]string{many(2999, theirs, own)}, "x"},
 		"the last of 3,000":            {[]string{many(2999, "a=b", own)}, "x"},
 		"one of 3,001":                 {[]string{many(3000, "a=b", own)}, "x"}, // net/http would see none
 		"the first of 3,001":           {[]string{own + "; " + many(3000, "a=b")}, "x"},
@@ -1364,7 +1363,7 @@ func TestSecurityParallelUseIsSafe(t *testing.T) {
 		wg.Wait()
 		check(t, "counter", counterOf(v), 1+32*4)
 		for _, s := range kept {
-			wg.Go(func() { nameKey.Set(s, "late"); s.Renew(); s.Destroy() })
+			wg.Go(func() { nameKey.Set(s, "late"); s.Renew(0); s.Destroy() })
 		}
 		for range 32 {
 			wg.Go(func() { check(t, "another's name", nameOf(other), "other") })

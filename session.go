@@ -31,7 +31,8 @@
 // one key, the later save wins.
 //
 // What the client saw is saved: a response leaves only after what its handler
-// changed is stored. If it cannot be stored, the response is an error instead.
+// changed is stored, or its session has ended. If it cannot be stored, the response is an
+// error instead.
 //
 // # The way of a request
 //
@@ -42,7 +43,8 @@
 //
 // It is saved once, before the first byte of the response leaves, and only if its
 // values or its lifetime differ from those stored, or its deadline is due to move. If another request changed the session
-// meanwhile, this request's calls are made again on what is there now. A change
+// meanwhile, this request's calls are made again on what is there now, and each is made
+// once: if it cannot be told whether a save was made, the response is a 503. A change
 // after the first byte is saved when the handler returns.
 //
 // # Errors
@@ -57,15 +59,17 @@
 //
 // Call [Session.Regenerate] at login: the visitor gets a new session, and a
 // cookie that an attacker planted before is worth nothing. Call [Session.Destroy]
-// at logout. [Session.Renew] replaces the cookie's secret within one login.
+// at logout; what is set after it begins a new session. [Session.Renew] replaces the
+// cookie within one login: with a grace of 0 where rights grow or a credential changes, and
+// of 30 seconds in a rotation, so that the requests that are under way stay logged in.
 //
 // # Lifetimes
 //
 // A session ends when it has not been used for its lifetime
 // ([Options.IdleTimeout], [Cookie].MaxAge or [Session.SetMaxAge]), and in any case
-// [Options.AbsoluteTimeout] after it began. Reading a session is use. The
-// deadline moves once per twentieth of the lifetime, so that most reads write
-// nothing.
+// [Options.AbsoluteTimeout] after it began. Reading a session is use. That is written
+// once per twentieth of the lifetime, so that most reads write nothing. The record says
+// when the session was used, and the options of who reads it say when it ends.
 //
 // # Responses
 //
@@ -100,30 +104,32 @@ type Session struct {
 
 	// What follows is small and in one piece of memory: it costs every request, also one
 	// that never looks at its session.
-	mu          sync.Mutex // guards all that follows
-	writes      int32      // how many times it was saved in this request
-	busy        bool       // one goroutine talks to the store, or regenerates; see acquire
-	renewed     bool       // the secret of next is to replace those in replaces
-	regenerated bool       // save now even if it is empty
-	made        bool       // by this request
-	used        bool       // the deadline is to move
-	moved       bool       // that has been tried
-	looked      bool       // the handler looked: Vary: Cookie
-	committed   bool       // the header is on its way
-	closed      bool       // the request has ended
-	phase       phase
-	sendCookie  cookieState
-	freed       chan struct{}
+	mu           sync.Mutex // guards all that follows
+	writes       int32      // how many times it was saved in this request
+	calls        int32      // how many changes were made
+	busy         bool       // one goroutine talks to the store, or regenerates; see acquire
+	regenerated  bool       // save now even if it is empty
+	removed      bool       // by Destroy: the cookie goes, unless a new session begins
+	used         bool       // the use is to be written
+	moved        bool       // that has been tried
+	looked       bool       // the handler looked: Vary: Cookie
+	oldSignature bool       // the cookie is signed by an older secret
+	owesCookie   bool       // the cookie goes if the commit can write: a Save came before
+	committed    bool       // the header is on its way
+	closed       bool       // the request has ended
+	phase        phase
+	standing     wire.Standing // of the cookie, where it has found the session
+	sendCookie   cookieState
+	freed        chan struct{}
 
 	cookie presented   // what the request brought
 	id     wire.ID     // of the session as it will be saved; zero until needed
-	proof  wire.Digest // the one of stored.Secrets that the client has, or is to get
+	secret wire.Digest // of the secret that the client has, or is to get
 	stored stored      // what the store had when we last looked
 	now    wire.Record // what the handler sees
 
-	changes   []change // those that made now out of stored
-	next      wire.ID
-	replaces  wire.Digests
+	changes   []change     // those that made now out of stored
+	renewal   *renewal     // that the next save is to make
 	destroyed *wire.Record // what Destroy ended, if it was known
 	retired   []string     // handles to delete when the session is saved or destroyed
 	err       error
@@ -135,12 +141,11 @@ type Session struct {
 type phase uint8
 
 const (
-	unloaded  phase = iota // nobody has asked yet
-	fresh                  // it is in no store
-	found                  // it is in the store
-	stale                  // the cookie's secret has been replaced: reads as fresh, and is not saved
-	ended                  // it was in the store, and is gone: its changes are dropped
-	destroyed              // by us
+	unloaded phase = iota // nobody has asked yet
+	fresh                 // it is in no store
+	found                 // it is in the store
+	stale                 // the cookie has just been replaced: reads as fresh, and cannot be saved
+	ended                 // it was in the store, and is gone: its changes are dropped
 )
 
 // A change is a call of the handler. It can be made again on another record.
@@ -209,10 +214,11 @@ func (s *Session) Expires() time.Time {
 	s.open()
 	s.needDates()
 	now := time.Now()
-	if expires := s.now.Expires; expires > now.UnixMilli() || s.manager.codec.IsOver(expires, now) {
-		return time.UnixMilli(expires)
+	expires := s.manager.deadline(&s.now, time.UnixMilli(s.now.Used))
+	if expires <= now.UnixMilli() && !s.manager.codec.IsOver(expires, now) {
+		expires = s.manager.deadline(&s.now, now) // alive, and the record does not say how long
 	}
-	return time.UnixMilli(s.manager.deadline(&s.now, now)) // alive, and the record does not say how long
+	return time.UnixMilli(expires)
 }
 
 // SetMaxAge gives this session a lifetime of its own, as "remember me" does: the
@@ -233,11 +239,19 @@ func (s *Session) SetMaxAge(d time.Duration) {
 	case s.committed && !s.closed:
 		s.fail(fmt.Errorf("SetMaxAge: %w", ErrHeaderSent))
 	default:
-		s.apply(func(r *wire.Record) error {
-			r.MaxAge = wire.NewMaxAge(roundUp(d))
-			r.Expires = s.manager.deadline(r, time.Now())
-			return nil
-		})
+		s.open()
+		switch {
+		case s.phase == stale:
+			s.fail(ErrRenewed)
+		case s.standing == wire.InGrace: // its response sends no cookie that could have it
+		default:
+			s.apply(func(r *wire.Record) error {
+				if own := wire.NewMaxAge(roundUp(d)); r.MaxAge != own {
+					r.MaxAge, r.Used = own, time.Now().UnixMilli()
+				}
+				return nil
+			})
+		}
 	}
 }
 
@@ -259,29 +273,57 @@ func (s *Session) Regenerate() {
 	s.regenerated, s.looked = true, true
 }
 
-// Renew gives the session a new secret: the cookie that the client has is dead
-// when the response leaves, and values and [Session.ID] stay. Two renewals at once
-// leave both new cookies valid, so at login, where the old cookie may be an
-// attacker's, call [Session.Regenerate] instead. After the first byte of the
-// response it is an [ErrHeaderSent]. If the response never arrives, or is an error
-// because the store applied the renewal and did not say so in time, the client is
-// left with the dead cookie: it is anonymous, and can log in again. With package
-// expressjs a renewal moves the session to another key, which takes three calls of the
-// store more, and two at once end up with one cookie.
-func (s *Session) Renew() {
+// Renew gives the session a new secret, and so the client a new cookie. Values and
+// [Session.ID] stay. The cookie before opens the session for the time grace more, from when
+// the session is saved, because a browser has other requests under way with it.
+//
+// A grace of 0 makes every cookie worthless but the new one. That is right where rights grow
+// or a credential changes: the old cookie may be in somebody else's hands. A request that
+// was under way with it is anonymous or, if it changes the session, fails with
+// [ErrRenewed]. For a rotation by time, 30 seconds are right. The most are 5 minutes; more,
+// or a negative grace, is an error of the session.
+//
+// A request that comes with the cookie before, within its grace, has all of the session: it
+// reads, writes and can end it. Its response sends no cookie; its SetMaxAge, and its Renew
+// with a grace, do nothing.
+//
+// Of two renewals at once the first counts: the other is skipped, and with a grace of 0
+// its request fails with [ErrRenewed]. A session that is not stored yet, and gets its first
+// secret anyway, is not renewed. After the first byte of the response, Renew is an
+// [ErrHeaderSent].
+//
+// If the new cookie does not reach the browser, it is left with one that is worthless after
+// the grace. That happens if the response is lost; if it is an error because the store made the
+// renewal and did not say so in time; and if an older response, which sends the cookie before
+// again because of [Options.Rolling] or a MaxAge, arrives after it. The user can log in again.
+// With package expressjs a renewal moves the session to another key, which takes three
+// calls of the store more.
+func (s *Session) Renew(grace time.Duration) {
 	s.mu.Lock()
 	defer s.unlock()
+	if grace < 0 || grace > maxGrace {
+		s.fail(fmt.Errorf("session: Renew(%v): the grace is from 0 to %v", grace, maxGrace))
+		return
+	}
 	s.open()
 	if !s.mayReplaceCookie("Renew") {
 		return
 	}
 	defer s.release()
-	// A session that is not stored yet gets its first secret anyway, and a request
-	// whose own secret another has replaced meanwhile must not replace that one's.
-	if s.phase == found && s.stored.Opens(s.proof) {
-		s.next, s.renewed = s.manager.codec.NewID(), true
+	switch {
+	case s.phase == stale || s.phase == found && s.stored.Secret != s.secret:
+		if grace == 0 {
+			s.fail(fmt.Errorf("Renew: %w", ErrRenewed))
+		}
+	case s.phase == found && s.renewal == nil:
+		s.renewal = &renewal{s.manager.codec.NewID(), grace}
+	case s.phase == found:
+		s.renewal.grace = min(s.renewal.grace, grace)
 	}
 }
+
+// maxGrace is the longest grace of [Session.Renew].
+const maxGrace = 5 * time.Minute
 
 // mayReplaceCookie acquires the session if the cookie can still be sent.
 func (s *Session) mayReplaceCookie(method string) bool {
@@ -311,8 +353,11 @@ func (s *Session) Touch() {
 
 // Destroy ends the session: it deletes the record now, and the cookie with the
 // response. It does so also where the session could not be read, if the handler
-// runs at all: with a method that is not safe it does not, in an outage. A Set after
-// it is an [ErrDestroyed] unless Regenerate comes first.
+// runs at all: with a method that is not safe it does not, in an outage.
+//
+// The session is then a new and empty one. A Set, as that of a message for the next page,
+// begins it, and its cookie takes the place of the one that goes; after the first byte of
+// the response that is an [ErrHeaderSent].
 //
 // The error is an [ErrUnavailable], and sticky: a logout that failed is never
 // answered as if it had worked. A second Destroy is no error.
@@ -332,13 +377,12 @@ func (s *Session) Destroy() error {
 	if err := s.deleteRetired(); err != nil {
 		return s.fail(err)
 	}
-	handle := s.id.Handle
 	if s.phase == found {
 		ended := s.stored.Copy()
 		s.destroyed = &ended
 	}
 	s.begin()
-	s.phase, s.id.Handle = destroyed, handle // ID goes on naming what was destroyed
+	s.removed, s.regenerated = true, false
 	return nil
 }
 
@@ -349,8 +393,11 @@ func (s *Session) Destroy() error {
 // [Options.Rolling] a stream that saves after it keeps the session alive, and not the
 // browser's cookie.
 //
-// The error is [ErrNotFound] if the session has ended meanwhile, or its cookie had
-// been replaced before. Any other error is sticky.
+// A cookie that the client has already is sent again by what is saved before the first
+// byte, and not by a Save.
+//
+// The error is [ErrNotFound] if the session has ended meanwhile, or if nothing was changed
+// and the cookie had just been replaced. Any other error is sticky.
 func (s *Session) Save() error {
 	s.mu.Lock()
 	defer s.unlock()
@@ -365,10 +412,7 @@ func (s *Session) Save() error {
 		return s.fail(err)
 	}
 	defer s.release()
-	switch {
-	case s.phase == destroyed:
-		return s.fail(fmt.Errorf("Save: %w", ErrDestroyed))
-	case s.phase == fresh && s.committed:
+	if s.phase == fresh && s.committed {
 		return s.fail(fmt.Errorf("Save: %w", ErrHeaderSent))
 	}
 	if err := s.write(true); err != nil {
@@ -438,9 +482,11 @@ var (
 	// and the response is a 500.
 	ErrEncode = errors.New("session: cannot encode value")
 
-	// ErrDestroyed is the error of a change after [Session.Destroy]. The response
-	// is a 500.
-	ErrDestroyed = errors.New("session: changed after Destroy; call Regenerate to begin a new session")
+	// ErrRenewed is the error of a change to a session whose cookies another request has
+	// made worthless meanwhile, by a [Session.Renew] without grace. Nothing more of the
+	// request is saved, and the response is a 503: when the client tries again, it does so
+	// with the new cookie, if it is the one who got it.
+	ErrRenewed = errors.New("session: another request has replaced its cookie")
 
 	// ErrHeaderSent is the error of a change that needs a cookie after the header
 	// of the response has left without it. Nothing more of the request is saved.
@@ -494,7 +540,7 @@ func (s *Session) acquire() error {
 		s.busy = true
 		return nil
 	}
-	timeout := time.NewTimer(turns * min(s.manager.options.StoreTimeout, never/turns))
+	timeout := time.NewTimer(maxCalls * min(s.manager.options.StoreTimeout, never/maxCalls))
 	defer timeout.Stop()
 	for s.busy {
 		if s.freed == nil {
@@ -514,9 +560,9 @@ func (s *Session) acquire() error {
 	return nil
 }
 
-// turns is how many calls of the store, all as slow as they may be, a goroutine
+// maxCalls is how many calls of the store, all as slow as they may be, a goroutine
 // waits for.
-const turns = 10
+const maxCalls = 10
 
 func (s *Session) release() {
 	s.busy = false
@@ -568,17 +614,10 @@ func (s *Session) apply(c change) bool {
 	}
 	s.open()
 	s.needDates()
-	maxAge := s.now.MaxAge
 	if s.fail(c(&s.now)) != nil {
 		return false
 	}
-	if s.phase == destroyed {
-		if !s.now.IsEmpty() || s.now.MaxAge != maxAge { // not what deletes nothing, as a look for a flash
-			s.drop()
-			s.fail(ErrDestroyed)
-		}
-		return false
-	}
+	s.calls++
 	if s.changes == nil {
 		s.changes = make([]change, 0, 4) // a login makes as many
 	}

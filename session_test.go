@@ -293,7 +293,7 @@ func TestID(t *testing.T) {
 	}
 	check(t, "unchanged", id(func(s *session.Session) {}), first)
 	old := v.jar["__Host-sid"]
-	check(t, "renewed", id(func(s *session.Session) { s.Renew() }), first)
+	check(t, "renewed", id(func(s *session.Session) { s.Renew(0) }), first)
 	if v.jar["__Host-sid"] == old {
 		t.Error("Renew sent no new cookie")
 	}
@@ -306,34 +306,6 @@ func TestID(t *testing.T) {
 	if id(func(s *session.Session) {}) == second {
 		t.Error("the id works as a cookie")
 	}
-}
-
-func TestRenew(t *testing.T) {
-	v := newVisitor(newManager(t, session.Options{}))
-	v.get(setName("x"))
-	old := v.copy()
-	v.get(use(func(s *session.Session) { s.Renew() }))
-	check(t, "new cookie", nameOf(v), "x")
-
-	// The old cookie reads as anonymous, saves nothing, and gets no cookie.
-	response := old.get(use(func(s *session.Session) {
-		if nameKey.Has(s) {
-			t.Error("the old cookie opens the session")
-		}
-		nameKey.Set(s, "overwritten")
-		if err := s.Save(); !errors.Is(err, session.ErrNotFound) {
-			t.Errorf("Save: error %v, want ErrNotFound", err)
-		}
-	}))
-	if response.StatusCode != http.StatusOK || len(cookies(response)) > 0 {
-		t.Errorf("status %d, cookies %q", response.StatusCode, cookies(response))
-	}
-	check(t, "name", nameOf(v), "x")
-
-	// Unless it regenerates, as a login does; or logs out, which is final.
-	login := old.copy()
-	login.get(use(func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "y") }))
-	check(t, "after a login with the old cookie", nameOf(login), "y")
 }
 
 func TestRegenerate(t *testing.T) {
@@ -379,26 +351,96 @@ func TestDestroy(t *testing.T) {
 	check(t, "one load and one delete", strings.Count(sp.took(), "D"), 1)
 }
 
+// After Destroy the session is a new one: a message for the next page begins it, and its
+// cookie takes the place of the removal.
 func TestSetAfterDestroy(t *testing.T) {
+	forEachStore(t, func(t *testing.T, store session.Store) {
+		v := newVisitor(newManager(t, session.Options{Store: store}))
+		v.get(use(func(s *session.Session) { nameKey.Set(s, "ada"); counterKey.Set(s, 1) }))
+		old, before := v.copy(), ""
+		response := v.post(use(func(s *session.Session) {
+			before = s.ID()
+			s.Destroy()
+			if s.ID() == before {
+				t.Error("the new session has the id of the old one")
+			}
+			nameKey.Set(s, "goodbye")
+			check(t, "error", s.Err(), nil)
+		}))
+		check(t, "status", response.StatusCode, http.StatusOK)
+		if c := response.Cookies(); len(c) != 1 || c[0].MaxAge < 0 {
+			t.Errorf("cookies %q, want the new session's alone", cookies(response))
+		}
+		check(t, "the old cookie", nameOf(old), "")
+		v.get(use(func(s *session.Session) {
+			check(t, "message", nameKey.Get(s), "goodbye")
+			check(t, "counter", counterKey.Get(s), 0)
+			if s.ID() == before {
+				t.Error("the id of the old session")
+			}
+		}))
+	})
+	for name, do := range map[string]func(s *session.Session){
+		"regenerated":        func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "z") },
+		"saved":              func(s *session.Session) { nameKey.Set(s, "z"); s.Save() },
+		"saved, then set":    func(s *session.Session) { s.Save(); nameKey.Set(s, "z") },
+		"destroyed again":    func(s *session.Session) { nameKey.Set(s, "y"); s.Destroy(); nameKey.Set(s, "z") },
+		"saved and again":    func(s *session.Session) { nameKey.Set(s, "y"); s.Save(); s.Destroy(); nameKey.Set(s, "z") },
+		"saved, regenerated": func(s *session.Session) { nameKey.Set(s, "y"); s.Save(); s.Regenerate(); nameKey.Set(s, "z") },
+	} {
+		store := new(session.MemoryStore)
+		m := newManager(t, session.Options{Store: store})
+		v := newVisitor(m)
+		v.get(setName("x"))
+		v.get(use(func(s *session.Session) { s.Destroy(); do(s) }))
+		check(t, name, nameOf(v), "z")
+		n, _ := m.Len(t.Context())
+		check(t, name+": sessions", n, 1)
+	}
+}
+
+// With nothing set, a destroyed session stays one without a record, also where new sessions
+// are saved empty, and the cookie goes.
+func TestNothingAfterDestroy(t *testing.T) {
+	for name, options := range map[string]session.Options{
+		"": {}, "SaveUninitialized": {SaveUninitialized: true}, "Resave": {Resave: true}, "Rolling": {Rolling: true},
+	} {
+		sp := &spy{Store: new(session.MemoryStore)}
+		options.Store = sp
+		v := newVisitor(newManager(t, options))
+		v.get(setName("x"))
+		sp.took()
+		v.post(use(func(s *session.Session) {
+			s.Destroy()
+			nameKey.Set(s, "y")
+			nameKey.Delete(s)
+			s.SetMaxAge(time.Hour)
+			s.Renew(0)
+		}))
+		check(t, name+": calls", sp.took(), "L D")
+		check(t, name+": cookies that are left", len(v.jar), 0)
+	}
+}
+
+// After the first byte there is no cookie for the session that a Set would begin.
+func TestSetAfterDestroyAfterTheFirstByte(t *testing.T) {
 	v := newVisitor(newManager(t, session.Options{}))
 	v.get(setName("x"))
 	old := v.copy()
-	response := v.get(use(func(s *session.Session) {
-		s.Destroy()
-		nameKey.Set(s, "y")
-		if !errors.Is(s.Err(), session.ErrDestroyed) {
-			t.Errorf("error %v, want ErrDestroyed", s.Err())
-		}
-	}))
-	check(t, "status", response.StatusCode, http.StatusInternalServerError)
-	if c := response.Cookies(); len(c) != 1 || c[0].MaxAge >= 0 {
-		t.Errorf("cookies %q, want the one that deletes", cookies(response))
-	}
+	panics(t, "the handler", http.ErrAbortHandler.Error(), func() {
+		v.get(func(w http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			w.WriteHeader(http.StatusOK)
+			if err := s.Destroy(); err != nil {
+				t.Error(err)
+			}
+			nameKey.Set(s, "y")
+			if !errors.Is(s.Err(), session.ErrHeaderSent) {
+				t.Errorf("error %v, want ErrHeaderSent", s.Err())
+			}
+		})
+	})
 	check(t, "the old cookie", nameOf(old), "")
-
-	v.get(setName("x"))
-	v.get(use(func(s *session.Session) { s.Destroy(); s.Regenerate(); nameKey.Set(s, "z") }))
-	check(t, "after Destroy and Regenerate", nameOf(v), "z")
 }
 
 // A look for a flash message after a logout is no change.
@@ -482,7 +524,7 @@ func TestClosedSession(t *testing.T) {
 		"Pop":        func(s *session.Session) error { nameKey.Pop(s); return s.Err() },
 		"bad value":  func(s *session.Session) error { session.Key[chan int]("c").Set(s, nil); return s.Err() },
 		"SetMaxAge":  func(s *session.Session) error { s.SetMaxAge(time.Hour); return s.Err() },
-		"Renew":      func(s *session.Session) error { s.Renew(); return s.Err() },
+		"Renew":      func(s *session.Session) error { s.Renew(0); return s.Err() },
 		"Regenerate": func(s *session.Session) error { s.Regenerate(); return s.Err() },
 		"Destroy":    (*session.Session).Destroy,
 		"Save":       (*session.Session).Save,
@@ -721,7 +763,7 @@ func TestAgeAcrossRenewals(t *testing.T) {
 		v.get(setName("x"))
 		time.Sleep(6 * time.Hour)
 		w := v.copy()
-		v.get(use(func(s *session.Session) { s.Renew() }))
+		v.get(use(func(s *session.Session) { s.Renew(0) }))
 		time.Sleep(4 * time.Hour)
 		check(t, "renewed", nameOf(v), "")
 		w.get(use(func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "y") }))

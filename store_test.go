@@ -213,7 +213,7 @@ func TestRedisKeysExpire(t *testing.T) {
 	}{
 		"new":          {session.Options{}, []handler{setName("x")}, 24 * time.Hour},
 		"changed":      {session.Options{}, []handler{setName("x"), setName("y")}, 24 * time.Hour},
-		"renewed":      {session.Options{}, []handler{setName("x"), use(func(s *session.Session) { s.Renew() })}, 24 * time.Hour},
+		"renewed":      {session.Options{}, []handler{setName("x"), use(func(s *session.Session) { s.Renew(0) })}, 24 * time.Hour},
 		"regenerated":  {session.Options{}, []handler{setName("x"), use(func(s *session.Session) { s.Regenerate() })}, 24 * time.Hour},
 		"resaved":      {session.Options{Resave: true}, []handler{setName("x"), untouched}, 24 * time.Hour},
 		"remembered":   {session.Options{}, []handler{setName("x"), use(func(s *session.Session) { s.SetMaxAge(100 * time.Hour) })}, 100 * time.Hour},

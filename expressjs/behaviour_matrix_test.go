@@ -91,7 +91,7 @@ const (
 	lazy      = "an untouched session is not loaded"
 	twenty    = "the deadline moves once per twentieth of the lifetime"
 	ordered   = "the order of keys is no change"
-	onceSaved = "a save moves the deadline, so no touch follows; before the cookie goes, a look whether it is still the right one"
+	onceSaved = "a save moves the deadline, so no touch follows; it sends no cookie, and one that is due goes with another save, the response's"
 	clears    = "Destroy deletes the browser's cookie too, and looks for the pointer of a renewal"
 	swapped   = "the new session is saved before the old one is deleted, and the pointer of a renewal looked for"
 	oneSave   = "as regenerate; one save is enough"
@@ -119,8 +119,8 @@ var foundRows = []struct {
 	{"mutateNested", "G S, G S; old+60, old+60", "L S old+60", "L S old+60", "L S old+60", "L S old+60", "L S", ""},
 	{"deleteKey", "G S, G S; old+60, old+60", "L S old+60", "L S old+60", "L S old+60", "L S old+60", "L S", ""},
 	{"reorderKeys", "G S, G S; old+60, old+60", "L", "L S", "L S", "L S old+60", "L S", ordered},
-	{"save", "G S T, G S T; -, old+60", "L S", "L S", "L S", "L S L old+60", "L S", onceSaved},
-	{"modifySave", "G S T, G S T; old+60, old+60", "L S L old+60", "L S L old+60", "L S L old+60", "L S L old+60", "L S", onceSaved},
+	{"save", "G S T, G S T; -, old+60", "L S", "L S", "L S", "L S S old+60", "L S", onceSaved},
+	{"modifySave", "G S T, G S T; old+60, old+60", "L S", "L S S old+60", "L S", "L S S old+60", "L S", onceSaved},
 	{"saveModify", "G S S, G S S; old+60, old+60", "L S S old+60", "L S S old+60", "L S S old+60", "L S S old+60", "L S S", ""},
 	{"modifySaveModify", "G S S, G S S; old+60, old+60", "L S S old+60", "L S S old+60", "L S S old+60", "L S S old+60", "L S S", ""},
 	{"destroy", "G D, G D; -, -", "D L x", "D L x", "L D L x", "L D L x", "D L x", clears},
@@ -133,7 +133,7 @@ var foundRows = []struct {
 	{"reload", "G G T, G G S; -, old+60", "L", "L S", "L L S", "L L S old+60", "L S", firstGet},
 	{"modifyReload", "G G T, G G S; -, old+60", "L L", "L L S", "L L S", "L L S old+60", "L L S", twenty},
 	{"reloadModify", "G G S, G G S; old+60, old+60", "L S old+60", "L S old+60", "L L S old+60", "L L S old+60", "L S", firstGet},
-	{"reloadSave", "G G S T, G G S T; -, old+60", "L S", "L S", "L L S", "L L S L old+60", "L S", firstGet},
+	{"reloadSave", "G G S T, G G S T; -, old+60", "L S", "L S", "L L S", "L L S S old+60", "L S", firstGet},
 	{"touch", "G T, G S; -, old+60", "L", "L S", "L S", "L S old+60", "L S", twenty},
 	{"cookieMaxAge", "G T, G S; -, old+999", "L S old+999", "L S old+999", "L S old+999", "L S old+999", "L S old+999", keeps},
 	{"cookieMaxAgeModify", "G S, G S; old+999, old+999", "L S old+999", "L S old+999", "L S old+999", "L S old+999", "L S old+999", ""},

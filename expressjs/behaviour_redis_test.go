@@ -149,7 +149,7 @@ func redisBehaviours() []behaviour {
 
 			b := site.visitor()
 			b.get(setUser("u1"))
-			b.get(func(s *session.Session) { s.Renew() })
+			b.get(func(s *session.Session) { s.Renew(0) })
 			n, err = site.Len(t.Context())
 			expect(t, "length with a fourth that was renewed", fmt.Sprint(n, err), "5 <nil>")
 			expect(t, "keys", len(r.server.Keys()), 6)

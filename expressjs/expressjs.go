@@ -50,13 +50,26 @@
 // Express's req.sessionID. It is no cookie without its signature, and the log of this
 // library holds a digest of it instead.
 //
-// [session.Session.Renew] gives a session another id, and so moves it to another key.
-// Two keys stay behind for the session's lifetime and a day: an empty one, which Express
-// takes for no session, and one that leads Go from the old id to the new, so that a logout
-// with the old cookie still ends the session. Express does not follow it.
+// [session.Session.Renew] gives a session another id, and so moves it to another key. That
+// takes three calls of the store more. Two keys stay behind for the session's lifetime and
+// a day: an empty one, which Express takes for no session, and one that leads Go from the old
+// id to the new. Express does not follow it: to Express the old cookie is an unknown one at
+// once, whatever the grace. So give a grace only where the requests beside a renewal are Go's.
 //
-// Every record that Go writes has one member more, "_goSession": when the session began
-// and the marks of Go's last saves. Express keeps it and does not look at it.
+// In Go the old cookie opens the session for the grace, at the cost of two calls more. It does
+// so for one renewal: if the session is renewed again within the grace, the cookie of before
+// the first is worthless from then on. However many renewals there were, an old cookie costs
+// four calls at most. A logout with it ends the session also after the grace, with two
+// calls for each renewal since.
+//
+// While a session moves, saves of other requests wait, a quarter of a second at most. A
+// process that dies in the midst of a renewal leaves the session under the old id or the
+// new one, whole. It may also leave a copy of it until its time to live ends, under an id that
+// nobody has a cookie of: [session.Manager.All] lists that as a session.
+//
+// Every record that Go writes has one member more, "_goSession": when the session began and
+// was used, which saves of Go's were the last, how often all its cookies were made worthless,
+// its first id, and the renewal that is under way. Express keeps it and does not look at it.
 package expressjs
 
 import (

@@ -666,12 +666,12 @@ func TestNodeKeepsTheBookkeeping(t *testing.T) {
 	}
 	v.inGo(wantCreated)
 
-	v.inGo((*session.Session).Renew)
+	v.inGo(renewNow)
 	before := v.copy()
 	v.post(a.express, "/passport?keep", `42`)
 	v.inGo(wantCreated)
 	old := v.copy()
-	v.inGo((*session.Session).Renew) // of another session, to which passport has copied the first renewal
+	v.inGo(renewNow) // of another session, to which passport has copied the first renewal
 	before.wantAnonymous()
 	old.wantAnonymous()
 	v.wantBoth("/get/user", ada)
@@ -861,7 +861,7 @@ func TestNodeRenew(t *testing.T) {
 		v.post(on, "/login", ada)
 		old = v.copy()
 		v.inGo(func(s *session.Session) {
-			s.Renew()
+			s.Renew(0)
 			themeKey.Set(s, "dark")
 		})
 		return v, old
@@ -912,7 +912,7 @@ func TestNodeRenew(t *testing.T) {
 	t.Run("twice", func(t *testing.T) {
 		v, first := login(a.express)
 		second := v.copy()
-		v.inGo((*session.Session).Renew)
+		v.inGo(renewNow)
 		first.wantAnonymous()
 		second.wantAnonymous()
 		v.wantBoth("/get/user", ada)
@@ -1044,7 +1044,7 @@ func TestNodeGoReplays(t *testing.T) {
 
 	// A Renew moves what Express has saved meanwhile, too.
 	old := v.copy()
-	v.slowInGo(func() { v.post(a.express, "/set/theme", `"light"`) }, (*session.Session).Renew)
+	v.slowInGo(func() { v.post(a.express, "/set/theme", `"light"`) }, renewNow)
 	moved := a.list(t).of(ada)
 	if a.has(t, old.id()) || len(moved) != 1 || string(moved[0]["theme"]) != `"light"` {
 		t.Errorf("the session has not moved, or without what Express saved: %s", moved)
@@ -1059,7 +1059,7 @@ func TestNodeGoBringsNothingBack(t *testing.T) {
 		for name, change := range map[string]func(s *session.Session){
 			"Set":    func(s *session.Session) { themeKey.Set(s, "dark") },
 			"Update": func(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) },
-			"Renew":  (*session.Session).Renew,
+			"Renew":  renewNow,
 			"Save": func(s *session.Session) {
 				if err := s.Save(); !errors.Is(err, session.ErrNotFound) {
 					t.Errorf("Save: %v, want ErrNotFound", err)
@@ -1103,7 +1103,7 @@ func TestNodeSlowExpress(t *testing.T) {
 	for name, end := range map[string]func(s *session.Session){
 		"destroyed":   func(s *session.Session) { _ = s.Destroy() },
 		"regenerated": (*session.Session).Regenerate,
-		"renewed":     (*session.Session).Renew,
+		"renewed":     renewNow,
 	} {
 		t.Run("brings back what was "+name, func(t *testing.T) {
 			v := login()

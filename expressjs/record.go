@@ -2,7 +2,6 @@ package expressjs
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,20 +40,16 @@ const (
 	expires        = "expires"        // a date, or null
 )
 
-// bookkeeping is the member "_goSession".
+// bookkeeping is the member "_goSession": what a [wire.Record] has and Express does not
+// know. Times are Unix milliseconds.
 type bookkeeping struct {
-	Created int64    `json:"created"`           // Unix milliseconds
-	Expires int64    `json:"expires,omitempty"` // the deadline, where cookie.expires is not it
-	Marks   []string `json:"marks"`
-	Renewal *renewal `json:"renewal,omitempty"`
-}
-
-// A renewal says that the session is about to move to another id. It is good only
-// under the key that it was made for: Express may copy all members of a session into
-// another one, as passport's keepSessionInfo does.
-type renewal struct {
-	From string `json:"from"` // digest of the key
-	To   string `json:"to"`
+	Created int64      `json:"created"`
+	Used    int64      `json:"used"`
+	Kept    int64      `json:"kept"`
+	Resets  uint64     `json:"resets,omitempty"`
+	Saves   wire.Saves `json:"saves"`
+	Origin  string     `json:"origin,omitempty"` // the session's first key
+	Renewal *renewal   `json:"renewal,omitempty"`
 }
 
 // A member is one of a JSON object, as it stands there.
@@ -120,9 +115,9 @@ func (c *codec) Lifetime(r *wire.Record, otherwise time.Duration) time.Duration 
 func (c *codec) cookieExpires(r *wire.Record) int64 {
 	own, _ := r.MaxAge.Own()
 	if c.ttl == nil {
-		return r.Expires
+		return r.Kept
 	}
-	return r.Expires + (own - c.Lifetime(r, own)).Milliseconds()
+	return r.Kept + (own - c.Lifetime(r, own)).Milliseconds()
 }
 
 func (c *codec) cookieOf(r *wire.Record) *cookieMember {
@@ -144,9 +139,7 @@ func (c *codec) Decode(at string, data []byte) (wire.Record, error) {
 	}
 	now := time.Now().UnixMilli()
 	f := &foreign{}
-	r := wire.Record{Created: now, Foreign: f}
-	digest := wire.DigestOf(at)
-	r.Secrets = digest[:]
+	r := wire.Record{Created: now, Secret: wire.DigestOf(at), Foreign: f}
 	var own bookkeeping
 	values := make([]wire.Value, 0, len(all))
 	for _, m := range all {
@@ -154,7 +147,7 @@ func (c *codec) Decode(at string, data []byte) (wire.Record, error) {
 		case m.name == "cookie":
 			f.cookie, err = decodeCookie(m.value)
 		case m.name == ownMember:
-			own.decode(m.value)
+			r.Extra = own.decode(m.value)
 		case isName(m.name):
 			values = append(values, wire.Value{Key: []byte(m.name), JSON: m.value})
 		default:
@@ -173,22 +166,17 @@ func (c *codec) Decode(at string, data []byte) (wire.Record, error) {
 	if r.MaxAge, err = decodeMaxAge(f.cookie.get(originalMaxAge)); err != nil {
 		return wire.Record{}, unreadable("%w", err)
 	}
+	r.Used, r.Kept = max(own.Used, 0), max(own.Kept, 0)
 	if lifetime, _ := r.MaxAge.Own(); lifetime > 0 && c.ttl == nil {
-		r.Expires = decodeDate(f.cookie.get(expires))
-	} else {
-		r.Expires = own.Expires
+		if end := decodeDate(f.cookie.get(expires)); end != r.Kept { // Express has used it since
+			r.Used, r.Kept = max(r.Used, end-lifetime.Milliseconds()), end
+		}
 	}
 	if own.Created > 0 {
 		r.Created = min(own.Created, now)
 	}
-	for _, text := range own.Marks {
-		if mark, err := base64.RawStdEncoding.DecodeString(text); err == nil && len(mark) == len(wire.Mark{}) {
-			r.Marks = append(r.Marks, mark...)
-		}
-	}
-	if own.Renewal != nil && own.Renewal.From == keyDigest(at) {
-		f.renewal = own.Renewal
-	}
+	r.Resets, r.Saves, r.Origin = own.Resets, own.Saves, own.Origin
+	f.renewal = own.Renewal
 	return r, nil
 }
 
@@ -196,16 +184,26 @@ func unreadable(format string, args ...any) error {
 	return fmt.Errorf("%w: not a session of Express: %w", session.ErrUnreadable, fmt.Errorf(format, args...))
 }
 
-// decode takes what it can: Express may have written anything under the name.
-func (b *bookkeeping) decode(data []byte) {
-	if json.Unmarshal(data, b) != nil {
-		*b = bookkeeping{}
+// decode takes what it can: Express may have written anything under the name, and in each
+// member of it. It returns the members that it does not know, which a later version of this
+// library has written.
+func (b *bookkeeping) decode(data []byte) (extra []byte) {
+	all, _ := members(data) // else none
+	for _, m := range all {
+		known, ok := map[string]any{
+			"created": &b.Created, "used": &b.Used, "kept": &b.Kept, "resets": &b.Resets,
+			"saves": &b.Saves, "origin": &b.Origin, "renewal": &b.Renewal,
+		}[m.name]
+		if ok {
+			_ = json.Unmarshal(m.value, known) // else none
+		} else {
+			extra = appendMember(append(extra, ','), m)
+		}
 	}
-}
-
-func keyDigest(key string) string {
-	digest := wire.DigestOf(key)
-	return base64.RawStdEncoding.EncodeToString(digest[:])
+	if !b.Saves.IsValid() {
+		b.Saves = nil
+	}
+	return extra
 }
 
 // members returns the members of a JSON object in order, the last where several have
@@ -324,10 +322,7 @@ const jsonDate = "2006-01-02T15:04:05.000Z"
 
 func (c *codec) Encode(r *wire.Record) []byte {
 	cookie := c.cookieOf(r)
-	own := bookkeeping{Created: r.Created, Marks: []string{}}
-	for mark := range slices.Chunk(r.Marks, len(wire.Mark{})) {
-		own.Marks = append(own.Marks, base64.RawStdEncoding.EncodeToString(mark))
-	}
+	own := bookkeeping{Created: r.Created, Used: r.Used, Kept: r.Kept, Resets: r.Resets, Saves: r.Saves, Origin: r.Origin}
 	var unnamed []member
 	if f, ok := r.Foreign.(*foreign); ok {
 		unnamed, own.Renewal = f.unnamed, f.renewal
@@ -338,9 +333,6 @@ func (c *codec) Encode(r *wire.Record) []byte {
 		date = encode(time.UnixMilli(c.cookieExpires(r)).UTC().Format(jsonDate))
 	} else if string(cookie.get(originalMaxAge)) == "false" { // as Express writes it for expires = false
 		maxAge, date = []byte("false"), []byte("false")
-	}
-	if lifetime, _ := r.MaxAge.Own(); lifetime == 0 || c.ttl != nil {
-		own.Expires = r.Expires
 	}
 
 	b := append(make([]byte, 0, 256+r.Size()+8*len(r.Values())), `{"cookie":`...)
@@ -353,7 +345,8 @@ func (c *codec) Encode(r *wire.Record) []byte {
 		b = appendMember(append(b, ','), m)
 	}
 	b = append(b, `,"`+ownMember+`":`...)
-	return append(append(b, encode(own)...), '}')
+	b = append(b, bytes.TrimSuffix(encode(own), []byte("}"))...)
+	return append(append(b, r.Extra...), "}}"...)
 }
 
 // append appends the member with another lifetime. What Express takes an absent

@@ -2,7 +2,9 @@ package expressjs_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -249,9 +251,9 @@ func TestManagerLoad(t *testing.T) {
 	if err != nil || userKey.Get(s) != "u1" {
 		t.Errorf("user %q, error %v", userKey.Get(s), err)
 	}
-	renewed := newCookie(t, ask(m, testCookie, func(s *session.Session) { s.Renew() }))
+	renewed := newCookie(t, ask(m, testCookie, renewNow))
 	s, err = m.Load(t.Context(), testSid)
-	if err != nil || userKey.Get(s) != "u1" || !strings.Contains(renewed, s.ID()) {
+	if err != nil || userKey.Get(s) != "u1" || !strings.Contains(renewed, s.ID()) { // who asks is no browser
 		t.Errorf("by the old id: error %v", err)
 	}
 	if _, err := m.Load(t.Context(), testSid+":renewed"); !errors.Is(err, session.ErrNotFound) {
@@ -287,8 +289,13 @@ func TestForeignBookkeeping(t *testing.T) {
 	for _, v := range store.keys {
 		ours = string(rawMembers(t, v.text)["_goSession"])
 	}
-	for _, own := range []string{`null`, `1`, `"x"`, `[]`, `{}`, `{"created":"x"}`, `{"created":-1,"expires":-1,"marks":["?",""]}`,
-		`{"created":99999999999999999}`, `{"renewal":{"from":"x","to":"stolen"}}`, `{"renewal":7}`, ours} {
+	saves := func(n int) string { return base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{255}, n)) }
+	for _, own := range []string{`null`, `1`, `"x"`, `[]`, `{}`, `{"created":"x"}`, `{"created":-1,"used":-1,"kept":-1,"resets":-1}`,
+		`{"created":99999999999999999,"used":99999999999999999,"kept":9223372036854775807}`, `{"created":1e400}`,
+		`{"renewal":{"to":"stolen"}}`, `{"renewal":7}`, `{"renewal":{"to":"stolen","at":"x"}}`,
+		`{"renewal":{"to":"stolen","at":9223372036854775807,"grace":-9223372036854775808}}`, `{"renewal":{"to":"` + testSid + `"}}`,
+		`{"resets":18446744073709551615}`, `{"origin":7,"saves":7}`, `{"saves":"?"}`, `{"saves":"AAAA"}`, `{"saves":["AAAA"]}`,
+		`{"saves":"` + saves(16*24) + `"}`, `{"saves":"` + saves(17*24) + `"}`, `{"saves":"` + saves(24_000) + `"}`, ours} {
 		store := withRecord(`{"cookie":{},"userId":"u1","_goSession":` + own + `}`)
 		m, _ := newShared(t, store, nil)
 		response := ask(m, testCookie, func(s *session.Session) {
@@ -296,8 +303,19 @@ func TestForeignBookkeeping(t *testing.T) {
 				t.Errorf("%s: user %q, keys %q, created %v", own, userKey.Get(s), s.Keys(), s.Created())
 			}
 			userKey.Set(s, "u2")
-			s.Renew()
+			s.Renew(0)
 		})
+		for _, v := range store.keys {
+			var written struct{ Saves []byte }
+			json.Unmarshal(rawMembers(t, cmp.Or(v.text, "{}"))["_goSession"], &written)
+			most := 24
+			if own == `{"saves":"`+saves(16*24)+`"}` {
+				most = 16 * 24
+			}
+			if own != ours && len(written.Saves) > most {
+				t.Errorf("%.80s: %d bytes of saves are written", own, len(written.Saves))
+			}
+		}
 		var cookie string
 		for _, c := range response.Cookies() {
 			cookie = c.Name + "=" + c.Value
@@ -310,6 +328,36 @@ func TestForeignBookkeeping(t *testing.T) {
 				t.Errorf("%s: after a renewal the user is %q", own, userKey.Get(s))
 			}
 		})
+	}
+}
+
+// A member of ours that is wrong takes no other with it, and those of a later version stay.
+func TestBookkeepingOfALaterVersion(t *testing.T) {
+	const begun = 1767225000000
+	for _, later := range []string{
+		`"user":"ada"`, `"logins":[ 1 , {"a":2} ]`, `"\ud800":1`, `"Saves":"x"`, `"device":"\u003c"`, `"end":12345678901234567890`,
+	} {
+		for _, wrong := range []string{`"saves":7`, `"resets":{}`, `"used":"x"`, `"renewal":[]`, `"origin":1`} {
+			at(t, frozen, func(t *testing.T) {
+				store := withRecord(fmt.Sprintf(`{"cookie":{},"userId":"u1","_goSession":{"created":%d,%s,%s}}`, int64(begun), wrong, later))
+				m, _ := newShared(t, store, nil)
+				cookie := testCookie
+				for _, change := range []func(*session.Session){setUser("u2"), renewGrace, setUser("u3")} {
+					response := ask(m, cookie, func(s *session.Session) {
+						expect(t, later+": created", s.Created().UnixMilli(), begun)
+						change(s)
+					})
+					expect(t, later+": status", response.StatusCode, http.StatusOK)
+					if len(response.Cookies()) > 0 {
+						cookie = newCookie(t, response)
+					}
+					text := store.keys["sess:"+sidIn(strings.TrimPrefix(cookie, "connect.sid="))].text
+					if got := string(rawMembers(t, text)["_goSession"]); strings.Count(got, later) != 1 || !json.Valid([]byte(got)) {
+						t.Errorf("%s is not kept in %s", later, got)
+					}
+				}
+			})
+		}
 	}
 }
 
@@ -388,7 +436,7 @@ func TestCreated(t *testing.T) {
 	})
 }
 
-// A save whose reply is lost is recognised by its mark, and made once.
+// A save whose reply is lost is recognised by its number, and made once.
 func TestLostReply(t *testing.T) {
 	store := &lossy{redisMap: withRecord(`{"cookie":{},"n":1}`), lose: 1}
 	m, _ := newShared(t, store, nil)
@@ -530,13 +578,18 @@ func userOf(m *session.Manager, cookie string) (user string) {
 }
 
 func TestRenew(t *testing.T) {
-	renew := func(s *session.Session) { s.Renew() }
+	renew := renewNow
 	begin := func(t *testing.T) (*redisMap, *session.Manager, string) {
 		store := withRecord(`{"cookie":{"originalMaxAge":60000},"userId":"u1"}`)
 		m, _ := newShared(t, store, nil)
 		renewed := newCookie(t, ask(m, testCookie, renew))
 		if user := userOf(m, renewed); user != "u1" {
 			t.Fatalf("the new cookie's user is %q", user)
+		}
+		for key, v := range store.keys {
+			if strings.Contains(v.text, `"renewal"`) {
+				t.Errorf("after it %s says that it is under way", strings.Replace(key, testSid, "ID", 1))
+			}
 		}
 		return store, m, renewed
 	}
@@ -545,8 +598,9 @@ func TestRenew(t *testing.T) {
 		if user := userOf(m, testCookie); user != "" || store.record() != "" {
 			t.Errorf("user %q, record %q", user, store.record())
 		}
-		if response := ask(m, testCookie, func(s *session.Session) { userKey.Set(s, "u2") }); len(response.Cookies()) > 0 {
-			t.Error("a request with the old cookie got one that takes the place of the new")
+		response := ask(m, testCookie, setUser("u2"))
+		if response.StatusCode != http.StatusServiceUnavailable || len(response.Cookies()) > 0 {
+			t.Errorf("a change with it: status %d, cookies %q", response.StatusCode, response.Cookies())
 		}
 	})
 	t.Run("a logout with the old cookie ends the session", func(t *testing.T) {
@@ -569,47 +623,46 @@ func TestRenew(t *testing.T) {
 		var renewed string
 		response := ask(m, testCookie, func(s *session.Session) {
 			nKey.Update(s, next)
-			renewed = newCookie(t, ask(m, testCookie, func(s *session.Session) { nKey.Update(s, next); s.Renew() }))
+			renewed = newCookie(t, ask(m, testCookie, inOrder(count, renewGrace)))
 		})
-		if len(response.Cookies()) > 0 {
-			t.Error("it got a cookie")
-		}
-		ask(m, renewed, func(s *session.Session) {
-			if n := nKey.Get(s); n != 3 {
-				t.Errorf("n is %d, want 3", n)
-			}
+		expect(t, "status", response.StatusCode, http.StatusOK)
+		expect(t, "cookies", len(response.Cookies()), 0)
+		expect(t, "n", countOf(m, renewed), 3)
+	})
+	t.Run("a change that was under way is refused if there is no grace", func(t *testing.T) {
+		store := withRecord(`{"cookie":{"originalMaxAge":60000},"userId":"u1","n":1}`)
+		m, _ := newShared(t, store, nil)
+		var renewed string
+		response := ask(m, testCookie, func(s *session.Session) {
+			nKey.Update(s, next)
+			renewed = newCookie(t, ask(m, testCookie, inOrder(count, renewNow)))
 		})
+		expect(t, "status", response.StatusCode, http.StatusServiceUnavailable)
+		expect(t, "cookies", len(response.Cookies()), 0)
+		expect(t, "n", countOf(m, renewed), 2)
 	})
 	t.Run("two at once have one session", func(t *testing.T) {
 		store := withRecord(`{"cookie":{"originalMaxAge":60000},"userId":"u1","n":1}`)
 		m, _ := newShared(t, store, nil)
 		var first string
-		second := newCookie(t, ask(m, testCookie, func(s *session.Session) {
-			nKey.Update(s, next)
-			s.Renew()
-			first = newCookie(t, ask(m, testCookie, func(s *session.Session) { nKey.Update(s, next); s.Renew() }))
-		}))
-		for _, cookie := range []string{first, second} {
-			ask(m, cookie, func(s *session.Session) {
-				if n := nKey.Get(s); n != 3 {
-					t.Errorf("n is %d, want 3", n)
-				}
-			})
-		}
-		ask(m, first, func(s *session.Session) { s.Destroy() })
-		if user := userOf(m, second); user != "" {
-			t.Errorf("after the logout of one the other's user is %q", user)
-		}
+		response := ask(m, testCookie, func(s *session.Session) {
+			inOrder(count, renewGrace)(s)
+			first = newCookie(t, ask(m, testCookie, inOrder(count, renewGrace)))
+		})
+		expect(t, "status of the second", response.StatusCode, http.StatusOK)
+		expect(t, "cookies of the second", len(response.Cookies()), 0)
+		expect(t, "n", countOf(m, first), 3)
 	})
-	t.Run("one overtakes the other", func(t *testing.T) {
+	timedRun(t, "one overtakes the other", func(t *testing.T) {
 		store := &meddled{redisMap: withRecord(`{"cookie":{"originalMaxAge":60000},"userId":"u1"}`)}
 		m, _ := newShared(t, store, nil)
+		other, _ := newShared(t, store, nil)
 		var first string
-		store.before = func() { first = newCookie(t, ask(m, testCookie, renew)) }
-		second := newCookie(t, ask(m, testCookie, renew))
-		if userOf(m, first) != "u1" || first != second {
-			t.Error("two requests renewed one session, and got cookies of two")
-		}
+		store.before = func() { first = newCookie(t, ask(other, testCookie, renew)) }
+		response := ask(m, testCookie, renew)
+		expect(t, "status of the one that was overtaken", response.StatusCode, http.StatusServiceUnavailable)
+		expect(t, "its cookies", len(response.Cookies()), 0)
+		expect(t, "user of the other", userOf(m, first), "u1")
 		copies := 0
 		for _, v := range store.keys {
 			copies += strings.Count(v.text, `"userId":"u1"`) // "u1" alone is now and then in a random id
@@ -691,7 +744,7 @@ func TestRenewFails(t *testing.T) {
 	for step := 1; ; step++ {
 		store := &failing{redisMap: withRecord(`{"cookie":{"originalMaxAge":60000},"userId":"u1"}`), after: step}
 		m, _ := newShared(t, store, nil)
-		response := ask(m, testCookie, func(s *session.Session) { s.Renew() })
+		response := ask(m, testCookie, renewNow)
 		store.after = 1 << 30
 		if response.StatusCode == http.StatusOK {
 			if step < 5 {
@@ -705,7 +758,7 @@ func TestRenewFails(t *testing.T) {
 		if user := userOf(m, testCookie); user != "u1" {
 			t.Errorf("after %d calls the session is lost", step)
 		}
-		renewed := newCookie(t, ask(m, testCookie, func(s *session.Session) { s.Renew() }))
+		renewed := newCookie(t, ask(m, testCookie, renewNow))
 		if user := userOf(m, renewed); user != "u1" {
 			t.Errorf("after %d calls, and another renewal, the user is %q", step, user)
 		}
@@ -747,7 +800,7 @@ func (f *failing) EvalSha(ctx context.Context, sha string, keys []string, args .
 func TestLogNamesNoID(t *testing.T) {
 	store := withRecord(`{"cookie":{},"userId":"u1"}`)
 	m, log := newShared(t, store, nil)
-	renewed := newCookie(t, ask(m, testCookie, func(s *session.Session) { s.Renew() }))
+	renewed := newCookie(t, ask(m, testCookie, renewNow))
 	ask(m, testCookie, func(s *session.Session) { s.Touch() })                            // stale
 	ask(m, renewed, func(s *session.Session) { userKey.Set(s, "u2"); clear(store.keys) }) // ended
 	ids := append(slices.Collect(maps.Keys(store.keys)), testSid, strings.TrimPrefix(renewed, "connect.sid=s%3A")[:32])

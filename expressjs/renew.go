@@ -2,9 +2,9 @@ package expressjs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,24 +20,30 @@ import (
 // key. It must lose no change, survive no logout, and end whoever goes on with it:
 //
 //  1. The save of the request that renews announces the next id in the record, as
-//     "renewal". The record is still good under the old id. If another request renews
-//     the same session, its own announcement takes the place of this one, which
-//     stops the renewal that announced before. That one waits for the other, and
-//     announces again only if that does not get on.
-//  2. A pointer from the old key to the next is made, under a key of its own.
+//     "renewal". The record is still good under the old id. Requests of Go that save the
+//     session now wait, because each change of the record makes a step more. If the renewal
+//     does not get on they go on without it, and another may announce itself in its place.
+//  2. A pointer from the old key to the next is made, under a key of its own. It says for
+//     how long it is good.
 //  3. The record is copied to the next key, which nobody has a cookie of yet.
 //  4. The old record is replaced by nothing at all, if it is still what was copied.
 //     That is the moment at which the session moves. If the record has changed, it is
 //     copied again; if it is gone, the session has ended, and the copy is deleted.
 //
 // Express takes an empty value for no session, and Go looks for the pointer there. A
-// logout deletes the old key before it looks for the pointer, and then what that points
-// to: either the copy is deleted, or the move fails at step 4.
+// request with the old cookie follows one pointer, as long as that is good; one that was let in
+// before follows all, to save what it has changed. A logout deletes the old key before it
+// looks for the pointer, and then what that points to, and so on, however old the pointers:
+// either the copy is deleted, or the move fails at step 4.
 //
 // Two renewals at once each have a next id, and one of them comes to step 4. The other
 // deletes its copy, which nobody else writes or knows. The pointer leads to the one that
 // moved: who changes it has read it before the record in which its own announcement
 // stands, changes only what it has read, and writes it after each announcement.
+//
+// A renewal without grace counts twice in Resets. The announcement is the first time: a
+// request that was let in before it cannot take its place. The copy is the second: a
+// request that was let in between the two saves nothing after the move.
 
 // pointerSuffix makes the key of a pointer out of an id.
 const pointerSuffix = ":renewed"
@@ -49,6 +55,7 @@ type pointer struct {
 	Renewed struct {
 		To string `json:"to"`
 		By string `json:"by"` // an announcement; each has a name of its own
+		worth
 	} `json:"_goSession"`
 }
 
@@ -57,33 +64,81 @@ const maxRenewals = 1000
 
 func (c *codec) IsHandle(key string) bool { return !strings.HasSuffix(key, pointerSuffix) }
 
-// Load follows the renewals of an old id.
-func (c *codec) Load(ctx context.Context, store wire.Store, sid string) (at string, data []byte, err error) {
-	for range maxRenewals {
-		data, err := store.Load(ctx, sid)
-		if err != nil || len(data) > 0 {
-			return sid, data, err
-		}
-		next, err := c.follow(ctx, store, sid)
-		if err != nil {
-			return sid, nil, err
-		}
-		sid = next
+// Load follows one renewal of an old id.
+func (c *codec) Load(ctx context.Context, store wire.Store, sid string) (wire.Stored, error) {
+	st, err := c.load(ctx, store, sid)
+	if err != nil || len(st.Data) > 0 {
+		return st, err
 	}
-	return sid, nil, session.ErrNotFound
+	p, err := c.follow(ctx, store, sid)
+	if err != nil {
+		return wire.Stored{}, err
+	}
+	now := time.Now()
+	until := p.Renewed.until()
+	switch {
+	case !now.Before(until.Add(wire.Overlap)):
+		return wire.Stored{}, session.ErrNotFound
+	case p.Renewed.Grace <= 0:
+		return wire.Stored{}, wire.ErrReplaced
+	}
+	st, err = c.load(ctx, store, p.Renewed.To)
+	switch {
+	case err != nil:
+		return wire.Stored{}, err
+	case len(st.Data) > 0:
+		st.Replaced = wire.NewReplacedSecrets(wire.ReplacedSecret{Digest: wire.DigestOf(sid), Until: until.UnixMilli(), Opens: true})
+		return st, nil
+	}
+	again, err := c.follow(ctx, store, st.At)
+	if err != nil {
+		return wire.Stored{}, err
+	}
+	if end := again.Renewed.at(); end.Before(until) && now.Before(end.Add(wire.Overlap)) {
+		return wire.Stored{}, wire.ErrReplaced
+	}
+	return wire.Stored{}, session.ErrNotFound
 }
 
-// follow returns what the pointer of an id points to, or session.ErrNotFound.
-func (c *codec) follow(ctx context.Context, store wire.Store, sid string) (string, error) {
+// Follow follows all renewals since that time.
+func (c *codec) Follow(ctx context.Context, store wire.Store, at string, since time.Time) (wire.Stored, error) {
+	for range maxRenewals {
+		st, err := c.load(ctx, store, at)
+		if err != nil || len(st.Data) > 0 {
+			return st, err
+		}
+		p, err := c.follow(ctx, store, at)
+		switch {
+		case err != nil:
+			return wire.Stored{}, err
+		case p.Renewed.at().Before(since):
+			return wire.Stored{}, session.ErrNotFound
+		}
+		at = p.Renewed.To
+	}
+	return wire.Stored{}, errTooManyRenewals
+}
+
+var errTooManyRenewals = fmt.Errorf("a session that was renewed more than %d times while a cookie of its beginning was in use", maxRenewals)
+
+// load reads what is under the key. A session that has moved left empty data there, and an
+// empty record.
+func (c *codec) load(ctx context.Context, store wire.Store, at string) (st wire.Stored, err error) {
+	st.At = at
+	if st.Data, err = store.Load(ctx, at); err == nil && len(st.Data) > 0 {
+		st.Record, err = c.Decode(at, st.Data)
+		st.Moving = renewalOf(&st.Record).isUnderWay()
+	}
+	return st, err
+}
+
+// follow returns the pointer of an id. The error is session.ErrNotFound if there is none.
+func (c *codec) follow(ctx context.Context, store wire.Store, sid string) (p pointer, err error) {
 	data, err := store.Load(ctx, sid+pointerSuffix)
-	if err != nil {
-		return "", err
+	if err == nil && (json.Unmarshal(data, &p) != nil || p.Renewed.To == "") {
+		err = fmt.Errorf("%w: not a pointer", session.ErrUnreadable)
 	}
-	var p pointer
-	if json.Unmarshal(data, &p) != nil || p.Renewed.To == "" {
-		return "", fmt.Errorf("%w: not a pointer", session.ErrUnreadable)
-	}
-	return p.Renewed.To, nil
+	return p, err
 }
 
 func (c *codec) Delete(ctx context.Context, store wire.Store, sid string) error {
@@ -99,8 +154,8 @@ func (c *codec) Delete(ctx context.Context, store wire.Store, sid string) error 
 		if err != nil {
 			break
 		}
-		if pointers, sid = append(pointers, sid+pointerSuffix), next; len(pointers) == maxRenewals {
-			return fmt.Errorf("a session that was renewed more than %d times while a cookie of its beginning was in use", maxRenewals)
+		if pointers, sid = append(pointers, sid+pointerSuffix), next.Renewed.To; len(pointers) == maxRenewals {
+			return errTooManyRenewals
 		}
 	}
 	for _, key := range pointers { // last, so that a Delete which failed can be made again
@@ -111,93 +166,128 @@ func (c *codec) Delete(ctx context.Context, store wire.Store, sid string) error 
 	return nil
 }
 
-// Renew leaves alone a session that another request has moved meanwhile.
-func (c *codec) Renew(r *wire.Record, replaced wire.Digests, next wire.ID) {
-	if replaced.Has(wire.Digest(r.Secrets)) {
-		c.announce(r, next.Handle)
-	}
+// A worth says when an id was renewed, and for how long it opens the session after that.
+// Both are in milliseconds.
+type worth struct {
+	At    int64 `json:"at"`
+	Grace int64 `json:"grace"`
 }
 
-func (c *codec) announce(r *wire.Record, next string) {
+func (w *worth) at() time.Time { return time.UnixMilli(w.At) }
+
+// until returns when the id loses its worth.
+func (w *worth) until() time.Time { return time.UnixMilli(w.At + w.Grace) }
+
+// A renewal says that the session is about to move to another id. Express may copy it into
+// another session, as passport's keepSessionInfo does with all members: there it says nothing,
+// because nobody goes on with it but who has announced it.
+type renewal struct {
+	To string `json:"to"`
+	worth
+}
+
+// patience is how long the announcement of a renewal is waited for. Most need a few
+// milliseconds, and whoever made the announcement may have died.
+const patience = 250 * time.Millisecond
+
+// isUnderWay reports whether it is worth waiting for the renewal, which may be nil. A time
+// that is far ahead is of another clock, which says nothing.
+func (r *renewal) isUnderWay() bool {
+	return r != nil && time.Since(r.at()).Abs() < patience
+}
+
+// renewalOf returns what a record announces, or nil.
+func renewalOf(r *wire.Record) *renewal {
+	if f, ok := r.Foreign.(*foreign); ok {
+		return f.renewal
+	}
+	return nil
+}
+
+func (c *codec) Renew(r *wire.Record, at string, next wire.ID, now time.Time, grace time.Duration) bool {
+	r.Origin = cmp.Or(r.Origin, at)
+	if grace == 0 {
+		r.Resets++
+	}
+	c.announce(r, &renewal{next.Handle, worth{At: now.UnixMilli(), Grace: grace.Milliseconds()}})
+	return true
+}
+
+// announce makes next what the record announces: nothing if it is nil.
+func (c *codec) announce(r *wire.Record, next *renewal) {
 	f := foreign{cookie: c.fresh}
 	if old, ok := r.Foreign.(*foreign); ok {
 		f = *old
 	}
-	f.renewal = &renewal{From: base64.RawStdEncoding.EncodeToString(r.Secrets), To: next}
+	f.renewal = next
 	r.Foreign = &f
 }
 
 // Settle makes the steps from the second on. If a call fails, it looks once what has
 // become of it.
-func (c *codec) Settle(ctx context.Context, store wire.Store, s wire.Settled, ttl func(*wire.Record) time.Duration) (wire.Settled, error) {
-	m := move{codec: c, store: store, from: s.At, to: s.ID.Handle, by: rand.Text(), record: s.Data, ttl: ttl}
-	var err error
-	switch m.announced(s.Data) {
-	case "": // by Renew, because another request had moved the session to where it is
-		return wire.Settled{ID: idOf(s.At), At: s.At, Data: s.Data}, nil
-	case m.to:
-		err = m.step(ctx)
-	default: // another renewal has taken the place of this one
-		err = session.ErrConflict
+func (c *codec) Settle(ctx context.Context, store wire.Store, next wire.ID, st wire.Stored, save wire.Save, ttl func(*wire.Record) time.Duration) (wire.Stored, error) {
+	own := renewalOf(&st.Record)
+	if own == nil || own.To != next.Handle { // another renewal has taken its place
+		return st, nil
 	}
+	m := move{
+		codec: c, store: store, from: st.At, own: *own, resets: st.Resets, origin: st.Origin,
+		by: rand.Text(), record: st.Data, save: save, ttl: ttl,
+	}
+	err := m.step(ctx)
 	for attempt, failures := 1, 0; err != nil; attempt++ {
 		if errors.Is(err, session.ErrNotReplicated) { // what a look would find is not yet kept
-			return wire.Settled{}, err
+			return wire.Stored{}, err
 		}
 		if !errors.Is(err, session.ErrConflict) {
 			if failures++; failures > 1 {
-				return wire.Settled{}, err
+				return wire.Stored{}, err
 			}
 		}
 		if err := wire.Pause(ctx, attempt); err != nil {
-			return wire.Settled{}, err
+			return wire.Stored{}, err
 		}
 		err = m.look(ctx)
 		switch {
 		case errors.Is(err, session.ErrNotFound):
-			return wire.Settled{}, err
+			return wire.Stored{}, err
+		case errors.Is(err, errOvertaken):
+			return m.giveUp(ctx)
 		case err == nil && len(m.record) == 0:
 			return m.end(ctx)
 		case err == nil:
 			err = m.step(ctx)
 		}
 	}
-	return wire.Settled{ID: idOf(m.to), At: m.to, Data: m.record}, nil
+	st = wire.Stored{At: m.own.To, Data: m.copied}
+	st.Record, err = c.Decode(st.At, st.Data)
+	return st, err
 }
 
 // A move is what Settle knows of the store, in the order in which it has looked.
 type move struct {
-	codec    *codec
-	store    wire.Store
-	from, to string
-	by       string // the announcement that is to stand in the record
-	pointer  []byte // from the one to the other; nil if there is none
-	copied   []byte // under to; nil if there is nothing
-	record   []byte // under from; empty if the session has moved
-	ttl      func(*wire.Record) time.Duration
-
-	other string // another renewal that the record announces
-	waits int    // how often it was found there
+	codec   *codec
+	store   wire.Store
+	from    string
+	own     renewal // what is to be announced
+	resets  uint64  // of the record that announced it first
+	origin  string  // of that record
+	by      string  // the announcement that is to stand in the record
+	pointer []byte  // from the one to the other; nil if there is none
+	copied  []byte  // under own.To; nil if there is nothing
+	record  []byte  // under from; empty if the session has moved
+	save    wire.Save
+	ttl     func(*wire.Record) time.Duration
 }
 
-// patience is how often a renewal finds another under way, before it takes its place.
-// A renewal needs fewer calls than that many looks do.
-const patience = 8
-
-// announced returns the next id that a record announces, or "".
-func (m *move) announced(record []byte) string {
-	r, err := m.codec.Decode(m.from, record)
-	if f, ok := r.Foreign.(*foreign); ok && err == nil && f.renewal != nil {
-		return f.renewal.To
-	}
-	return ""
-}
+// errOvertaken is the error of a renewal whose place another has taken.
+var errOvertaken = errors.New("another renewal was faster")
 
 // step makes the steps from the second on, on what it knows. The error is
 // session.ErrConflict where that was out of date.
 func (m *move) step(ctx context.Context) error {
 	p := pointer{Cookie: json.RawMessage(`{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}`)}
-	p.Renewed.To, p.Renewed.By = m.to, m.by
+	p.Renewed.To, p.Renewed.By, p.Renewed.worth = m.own.To, m.by, m.own.worth
 	r, err := m.codec.Decode(m.from, m.record)
 	if err != nil {
 		return err
@@ -207,9 +297,15 @@ func (m *move) step(ctx context.Context) error {
 	if err := m.put(ctx, m.from+pointerSuffix, m.pointer, encode(p), trace); err != nil {
 		return err
 	}
-	if err := m.put(ctx, m.to, m.copied, m.record, ttl); err != nil {
+	m.codec.announce(&r, nil)
+	if m.own.Grace == 0 {
+		r.Resets++
+	}
+	copied := m.codec.Encode(&r)
+	if err := m.put(ctx, m.own.To, m.copied, copied, ttl); err != nil {
 		return err
 	}
+	m.copied = copied
 	return m.store.CompareAndSwap(ctx, m.from, m.record, nil, trace)
 }
 
@@ -228,41 +324,41 @@ func (m *move) put(ctx context.Context, key string, old, data []byte, ttl time.D
 	return m.store.CompareAndSwap(ctx, key, old, data, ttl)
 }
 
-// look reads anew what is there, and announces the renewal again where another's
-// announcement, or what Express saved, has taken its place. The error is
+// look reads anew what is there, and announces the renewal again where what Express saved,
+// or the announcement of a renewal that does not get on, has taken its place. The error is
 // session.ErrNotFound if the session has ended; then nothing of it is left.
 func (m *move) look(ctx context.Context) (err error) {
 	if m.pointer, err = m.load(ctx, m.from+pointerSuffix); err != nil {
 		return err
 	}
-	if m.copied, err = m.load(ctx, m.to); err != nil {
+	if m.copied, err = m.load(ctx, m.own.To); err != nil {
 		return err
 	}
 	m.record, err = m.store.Load(ctx, m.from)
 	switch {
 	case errors.Is(err, session.ErrNotFound):
-		if err := errors.Join(m.codec.Delete(ctx, m.store, m.from), m.store.Delete(ctx, m.to)); err != nil {
+		if err := errors.Join(m.codec.Delete(ctx, m.store, m.from), m.store.Delete(ctx, m.own.To)); err != nil {
 			return fmt.Errorf("delete what is left of an ended session: %v", err)
 		}
 		return session.ErrNotFound
-	case err != nil || len(m.record) == 0 || m.announced(m.record) == m.to:
+	case err != nil || len(m.record) == 0:
 		return err
-	}
-	if other := m.announced(m.record); other != "" {
-		if other != m.other {
-			m.other, m.waits = other, 0
-		}
-		if m.waits++; m.waits < patience {
-			return session.ErrConflict
-		}
 	}
 	r, err := m.codec.Decode(m.from, m.record)
 	if err != nil {
 		return err
 	}
-	m.codec.announce(&r, m.to)
-	r.Stamp()
-	m.by = rand.Text()
+	switch announced := renewalOf(&r); {
+	case announced != nil && announced.To == m.own.To:
+		return nil
+	case r.Resets > m.resets || announced.isUnderWay():
+		return errOvertaken
+	}
+	now := time.Now()
+	r.Resets, r.Origin = m.resets, m.origin
+	m.own.At, m.by = now.UnixMilli(), rand.Text()
+	m.codec.announce(&r, &m.own)
+	r.Stamp(m.save)
 	if err := m.store.CompareAndSwap(ctx, m.from, m.record, m.codec.Encode(&r), m.ttl(&r)); err != nil {
 		return err
 	}
@@ -279,19 +375,21 @@ func (m *move) load(ctx context.Context, key string) ([]byte, error) {
 }
 
 // end finds out where a session is that has moved, by this renewal or by another.
-func (m *move) end(ctx context.Context) (wire.Settled, error) {
-	moved, err := m.codec.follow(ctx, m.store, m.from)
+func (m *move) end(ctx context.Context) (wire.Stored, error) {
+	p, err := m.codec.follow(ctx, m.store, m.from)
 	if err != nil && !errors.Is(err, session.ErrNotFound) {
-		return wire.Settled{}, err
+		return wire.Stored{}, err
 	}
-	if moved != m.to { // by another, or nowhere: it has ended since
-		if err := m.store.Delete(ctx, m.to); err != nil {
-			return wire.Settled{}, err
-		}
+	if err != nil || p.Renewed.To != m.own.To { // nowhere, since it has ended; or by another
+		return m.giveUp(ctx)
 	}
-	if err != nil {
-		return wire.Settled{}, err
+	return m.codec.Follow(ctx, m.store, m.from, time.Time{})
+}
+
+// giveUp deletes the copy, and finds out where the session is without it.
+func (m *move) giveUp(ctx context.Context) (wire.Stored, error) {
+	if err := m.store.Delete(ctx, m.own.To); err != nil {
+		return wire.Stored{}, err
 	}
-	at, data, err := m.codec.Load(ctx, m.store, moved)
-	return wire.Settled{ID: idOf(moved), At: at, Data: data}, err
+	return m.codec.Follow(ctx, m.store, m.from, time.Time{})
 }

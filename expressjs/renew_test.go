@@ -3,6 +3,8 @@ package expressjs_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -33,58 +35,71 @@ func (s *slowRedis) EvalSha(ctx context.Context, sha string, keys []string, args
 	return s.redisMap.EvalSha(ctx, sha, keys, args...)
 }
 
-// A page that makes many requests, each of which renews: they give way to each other.
+// A page that makes many requests, each of which renews: one is the first, whichever process
+// answers it. The others go on without a cookie, or fail if the renewal was to leave no other.
 func TestManyRenewalsAtOnce(t *testing.T) {
 	for _, n := range []int{2, 4, 8, 32} {
-		at(t, frozen, func(t *testing.T) {
-			store := &slowRedis{withRecord(`{"cookie":{},"userId":"u1"}`)}
-			m, _ := newShared(t, store, nil)
-			var loaded, done sync.WaitGroup
-			var mu sync.Mutex
-			cookies := make(map[string]int)
-			loaded.Add(n)
-			for range n {
-				done.Go(func() {
-					response := ask(m, testCookie, func(s *session.Session) {
-						s.Keys()
-						loaded.Done()
-						loaded.Wait()
-						s.Renew()
-					})
-					mu.Lock()
-					defer mu.Unlock()
-					if response.StatusCode != http.StatusOK {
-						t.Errorf("%d at once: status %d", n, response.StatusCode)
-						return
-					}
-					cookies[newCookie(t, response)]++
-				})
-			}
-			done.Wait()
-			if len(cookies) != 1 {
-				t.Errorf("%d at once ended with %d cookies", n, len(cookies))
-			}
-			for cookie := range cookies {
-				if user := userOf(m, cookie); user != "u1" {
-					t.Errorf("%d at once: the user is %q", n, user)
+		for name, renew := range renewals {
+			timedRun(t, fmt.Sprint(n, name), func(t *testing.T) {
+				store := &slowRedis{withRecord(`{"cookie":{},"userId":"u1","n":0}`)}
+				var processes [2]*session.Manager
+				for i := range processes {
+					processes[i], _ = newShared(t, store, nil)
 				}
-			}
-		})
+				var loaded, done sync.WaitGroup
+				var mu sync.Mutex
+				var cookies []string
+				statuses := make(map[int]int)
+				loaded.Add(n)
+				for i := range n {
+					done.Go(func() {
+						response := ask(processes[i%2], testCookie, func(s *session.Session) {
+							s.Keys()
+							loaded.Done()
+							loaded.Wait()
+							inOrder(count, renew)(s)
+						})
+						mu.Lock()
+						defer mu.Unlock()
+						statuses[response.StatusCode]++
+						for _, c := range response.Cookies() {
+							cookies = append(cookies, c.Name+"="+c.Value)
+						}
+					})
+				}
+				done.Wait()
+				if len(cookies) != 1 {
+					t.Fatalf("%d cookies, statuses %v", len(cookies), statuses)
+				}
+				want := map[int]int{http.StatusOK: n}
+				if name == "no grace" {
+					want = map[int]int{http.StatusOK: 1, http.StatusServiceUnavailable: n - 1}
+				}
+				if !maps.Equal(statuses, want) {
+					t.Errorf("statuses %v, want %v", statuses, want)
+				}
+				expect(t, "user", userOf(processes[0], cookies[0]), "u1")
+				expect(t, "n", countOf(processes[1], cookies[0]), want[http.StatusOK])
+			})
+		}
 	}
 }
 
 // What another request gives the session while it moves, it has after that too.
 func TestLifetimeChangedDuringARenewal(t *testing.T) {
 	for before, after := range map[string]time.Duration{"60000": 30 * 24 * time.Hour, "2592000000": time.Minute} {
-		store := &meddled{redisMap: withRecord(`{"cookie":{"originalMaxAge":` + before + `},"userId":"u1"}`)}
-		m, _ := newShared(t, store, nil)
-		store.before = func() { ask(m, testCookie, func(s *session.Session) { s.SetMaxAge(after) }) }
-		ask(m, testCookie, func(s *session.Session) { s.Renew() })
-		for _, v := range store.keys {
-			if strings.Contains(v.text, "u1") && v.ttl != after {
-				t.Errorf("time to live %v, want %v", v.ttl, after)
+		timedRun(t, before, func(t *testing.T) {
+			store := &meddled{redisMap: withRecord(`{"cookie":{"originalMaxAge":` + before + `},"userId":"u1"}`)}
+			m, _ := newShared(t, store, nil)
+			other, _ := newShared(t, store, nil)
+			store.before = func() { ask(other, testCookie, func(s *session.Session) { s.SetMaxAge(after) }) }
+			newCookie(t, ask(m, testCookie, renewNow))
+			for _, v := range store.keys {
+				if strings.Contains(v.text, `"userId":"u1"`) && v.ttl != after {
+					t.Errorf("time to live %v, want %v", v.ttl, after)
+				}
 			}
-		}
+		})
 	}
 }
 
@@ -106,7 +121,7 @@ func TestAllWhileASessionIsRenewed(t *testing.T) {
 		if len(seen) == 0 {
 			for user, cookie := range cookies {
 				if user != userKey.Get(s) {
-					ask(m, cookie, func(s *session.Session) { s.Renew() })
+					ask(m, cookie, renewNow)
 				}
 			}
 		}
@@ -129,7 +144,7 @@ func TestRenewalThatIsNotReplicated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response := ask(m, testCookie, func(s *session.Session) { s.Renew() })
+	response := ask(m, testCookie, renewNow)
 	if response.StatusCode != http.StatusServiceUnavailable || len(response.Cookies()) > 0 {
 		t.Errorf("status %d, cookies %q", response.StatusCode, response.Cookies())
 	}
@@ -151,7 +166,7 @@ func TestLogoutAfterTooManyRenewals(t *testing.T) {
 	m, _ := newShared(t, store, nil)
 	cookie := testCookie
 	for range 1001 {
-		cookie = newCookie(t, ask(m, cookie, func(s *session.Session) { s.Renew() }))
+		cookie = newCookie(t, ask(m, cookie, renewNow))
 	}
 	for range 2 { // also when it is tried again
 		response := ask(m, testCookie, func(s *session.Session) {
@@ -171,16 +186,66 @@ func TestLogoutAfterTooManyRenewals(t *testing.T) {
 
 // A renewal that another has overtaken, and a logout after that, leave no copy.
 func TestOvertakenRenewalOfAnEndedSession(t *testing.T) {
-	store := &meddled{redisMap: withRecord(`{"cookie":{},"userId":"u1"}`)}
-	m, _ := newShared(t, store, nil)
-	store.before = func() {
-		ask(m, testCookie, func(s *session.Session) { s.Renew() })
-		store.after = func() { ask(m, testCookie, func(s *session.Session) { s.Destroy() }) }
+	for name, renew := range renewals {
+		timedRun(t, name, func(t *testing.T) {
+			store := &meddled{redisMap: withRecord(`{"cookie":{},"userId":"u1"}`)}
+			m, _ := newShared(t, store, nil)
+			other, _ := newShared(t, store, nil)
+			store.before = func() {
+				newCookie(t, ask(other, testCookie, renew))
+				store.after = func() { ask(other, testCookie, destroy) }
+			}
+			ask(m, testCookie, renew)
+			expectNoCopy(t, store.redisMap)
+		})
 	}
-	ask(m, testCookie, func(s *session.Session) { s.Renew() })
+}
+
+// expectNoCopy fails the test if something of the user u1 is left.
+func expectNoCopy(t *testing.T, store *redisMap) {
+	t.Helper()
 	for key, v := range store.keys {
-		if strings.Contains(v.text, "u1") {
+		if strings.Contains(v.text, `"userId":"u1"`) {
 			t.Errorf("a copy is left under %s", strings.Replace(key, testSid, "ID", 1))
 		}
 	}
+}
+
+// The two ways to renew.
+func renewNow(s *session.Session)   { s.Renew(0) }
+func renewGrace(s *session.Session) { s.Renew(grace) }
+
+const grace = 30 * time.Second
+
+var renewals = map[string]func(*session.Session){"no grace": renewNow, "grace": renewGrace}
+
+func count(s *session.Session) { nKey.Update(s, next) }
+
+// countOf returns the count of the session that a cookie opens.
+func countOf(m *session.Manager, cookie string) int {
+	n, _ := nOf(m, cookie)
+	return n
+}
+
+// timedRun is a subtest with the clock of the vectors.
+func timedRun(t *testing.T, name string, test func(t *testing.T)) {
+	t.Helper()
+	t.Run(name, timed(test))
+}
+
+// The browser's cookie lives as long as a session that each request saves by itself: once per
+// twentieth of the lifetime it goes with a write of its own.
+func TestSaveAndTheCookie(t *testing.T) {
+	at(t, frozen, func(t *testing.T) {
+		r := newRig(t, expressRecords[0])
+		sent := 0
+		for range 120 {
+			time.Sleep(time.Minute)
+			response := r.get(func(s *session.Session) { nKey.Update(s, next); s.SetMaxAge(time.Hour); s.Save() })
+			sent += len(response.Cookies())
+		}
+		if sent < 30 || sent > 60 {
+			t.Errorf("%d cookies in two hours", sent)
+		}
+	})
 }

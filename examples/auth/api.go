@@ -71,7 +71,7 @@ func (a *api) changeRole(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := session.From(r.Context())
-	s.Renew() // other rights, another cookie
+	s.Renew(0) // other rights, another cookie
 	roleKey.Set(s, change.Role)
 	reply(w, http.StatusOK, current(s))
 }

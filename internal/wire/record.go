@@ -2,26 +2,37 @@ package wire
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"slices"
 	"time"
 )
 
-// A Record is what the store keeps of a session.
+// A Record is what the store keeps of a session. Times are Unix milliseconds.
 type Record struct {
-	Created int64  // Unix milliseconds; the absolute timeout counts from here
-	Expires int64  // Unix milliseconds; the end of the session unless it is used before
+	Created int64  // the absolute timeout counts from here
+	Used    int64  // the last use that was written; the idle timeout counts from here
+	Kept    int64  // until when the store was told to keep the session
 	MaxAge  MaxAge // of this session alone
 
-	// Secrets are the digests of the secrets that open the session: one, or
-	// several after renewals at the same time.
-	Secrets Digests
+	// Secret is the digest of the secret that the session's cookie has, and Replaced are
+	// those of secrets that it had before.
+	Secret   Digest
+	Replaced ReplacedSecrets
 
-	// Marks are those of the last writes, one after the other, the latest first. See
-	// [Record.Stamp].
-	Marks []byte
+	// Resets counts the times at which all secrets but a new one lost their worth at once.
+	// A request that has loaded the session before such a time saves nothing after it.
+	Resets uint64
+
+	// Saves are the last saves of the writers that saved last. See [Record.Stamp].
+	Saves Saves
+
+	// Extra are fields that a later version of this library has written, as they stand in
+	// the record. They are kept, and not understood.
+	Extra []byte
+
+	// Origin names the session where its key in the store changes with a renewal. Empty
+	// means that the key does not change.
+	Origin string
 
 	// Foreign is what the format has to keep beside the values. It does not change.
 	Foreign any
@@ -59,49 +70,6 @@ type Digest [16]byte
 func DigestOf(secret string) Digest {
 	sum := sha256.Sum256([]byte(secret))
 	return Digest(sum[:])
-}
-
-// Digests are those of several secrets, one after the other, as they stand in a record.
-type Digests []byte
-
-// Has reports, in constant time for each digest, whether d is one of them.
-func (all Digests) Has(d Digest) bool {
-	found := 0
-	for digest := range slices.Chunk(all, len(d)) {
-		found |= subtle.ConstantTimeCompare(digest, d[:])
-	}
-	return found == 1
-}
-
-// Opens reports whether one of the record's secrets has the digest d.
-func (r *Record) Opens(d Digest) bool { return r.Secrets.Has(d) }
-
-// A Mark names one write of a record.
-type Mark [8]byte
-
-// keptMarks is how many writes of others may come between a write whose reply
-// was lost and the look that finds it.
-const keptMarks = 8
-
-// Stamp gives the record a fresh mark, and returns it. A save that is refused
-// because the record has changed finds by its mark whether the change was its
-// own, applied already with the reply lost on the way.
-func (r *Record) Stamp() Mark {
-	var m Mark
-	rand.Read(m[:])
-	kept := r.Marks[:min(len(r.Marks), (keptMarks-1)*len(m))]
-	r.Marks = slices.Concat(m[:], kept)
-	return m
-}
-
-// HasMark reports whether one of the marks is among the record's.
-func (r *Record) HasMark(marks []Mark) bool {
-	for mark := range slices.Chunk(r.Marks, len(Mark{})) {
-		if slices.Contains(marks, Mark(mark)) {
-			return true
-		}
-	}
-	return false
 }
 
 // Copy returns a record that can be changed without changing r.

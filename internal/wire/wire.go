@@ -4,7 +4,9 @@
 package wire
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -91,9 +93,9 @@ type Records interface {
 	// options and the record say otherwise.
 	Lifetime(r *Record, otherwise time.Duration) time.Duration
 
-	// IsOver reports whether a record that is in the store has ended if its deadline
-	// is at expires, in Unix milliseconds.
-	IsOver(expires int64, now time.Time) bool
+	// IsOver reports whether a session that is in the store has ended if its record says
+	// that it ends at the deadline, in Unix milliseconds.
+	IsOver(deadline int64, now time.Time) bool
 
 	// TTL returns for how long the store is to keep a record whose deadline is
 	// left away.
@@ -103,30 +105,46 @@ type Records interface {
 // Places knows where in the store a session is, and makes the store's calls that
 // depend on it.
 type Places interface {
-	// Load returns what the store has of the session that had the handle, and
-	// the key under which it is now.
-	Load(ctx context.Context, store Store, handle string) (at string, data []byte, err error)
+	// Load returns the session that the handle of a cookie leads to. The error is
+	// session.ErrNotFound, ErrReplaced, or one of Decode's or of the store's.
+	Load(ctx context.Context, store Store, handle string) (Stored, error)
+
+	// Follow returns the session that was under the key at, wherever renewals have moved
+	// it since that time.
+	Follow(ctx context.Context, store Store, at string, since time.Time) (Stored, error)
 
 	// Delete removes the session that had the handle, wherever it is now.
 	Delete(ctx context.Context, store Store, handle string) error
 
-	// Renew makes r open to the secret of next, and no longer to those whose
-	// digests are replaced. What that leaves to do is Settle's.
-	Renew(r *Record, replaced Digests, next ID)
+	// Renew makes r, which is to stand under the key at, a record that the secret of next
+	// opens, and the secret before it for the time grace more. It reports whether it has
+	// done so; see [Record.Renew]. What that leaves to do is Settle's.
+	Renew(r *Record, at string, next ID, now time.Time, grace time.Duration) bool
 
-	// Settle ends a renewal, after the record that Renew has changed is stored under
-	// the key at as data. It returns the id that the client is to get, and where
-	// and what the record is now; ttl says for how long the store is to keep a record
-	// that is used now. The error is session.ErrNotFound if the session has ended.
-	Settle(ctx context.Context, store Store, s Settled, ttl func(*Record) time.Duration) (Settled, error)
+	// Settle ends a renewal, after the record that Renew has changed is stored as st by
+	// the save. It returns the session as it is then: the client is to get next if its secret
+	// is the session's now, and nothing if another renewal was faster. ttl says for how
+	// long the store is to keep a record that is used now. The error is
+	// session.ErrNotFound if the session has ended.
+	Settle(ctx context.Context, store Store, next ID, st Stored, save Save, ttl func(*Record) time.Duration) (Stored, error)
 }
 
-// Settled is a renewal that is to be settled, or is.
-type Settled struct {
-	ID   ID     // of the session: before that the next one, after that what the client gets
+// Stored is a record as the store has it.
+type Stored struct {
 	At   string // the store's key
-	Data []byte // the record
+	Data []byte
+	Record
+
+	// Moving says that a renewal is about to move the session to another key. A save waits
+	// for that, because it would make the renewal begin again.
+	Moving bool
 }
+
+// Name returns what stays the same as long as the session lives.
+func (s *Stored) Name() string { return cmp.Or(s.Origin, s.At) }
+
+// ErrReplaced is the error of Load for a handle whose secret has just lost its worth.
+var ErrReplaced = errors.New("the cookie has just been replaced")
 
 // A Store has the methods of session.Store.
 type Store interface {

@@ -1,0 +1,78 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Turns let a Manager make one save of a session at a time. The record of a session
+// remembers the last save of each Manager: a Manager that made two at once could not tell
+// what became of the first, if its reply was lost. And of n requests that change one session
+// at the same time, each save that goes through does not refuse n-1 others.
+//
+// The zero value is ready for use, by many goroutines at once.
+type turns struct {
+	mu     sync.Mutex
+	queues map[string][]chan struct{} // who wait, by the session; none if somebody has the turn alone
+}
+
+// take waits for the turn to save the session with that name, in the order of the calls.
+// It reports whether it had to wait: others have then saved meanwhile. The error is an
+// ErrUnavailable if it takes longer than most, or than ctx lasts. Who gets no error has to
+// call give.
+func (t *turns) take(ctx context.Context, name string, most time.Duration) (waited bool, err error) {
+	t.mu.Lock()
+	queue, taken := t.queues[name]
+	if !taken {
+		if t.queues == nil {
+			t.queues = make(map[string][]chan struct{})
+		}
+		t.queues[name] = nil
+		t.mu.Unlock()
+		return false, nil
+	}
+	mine := make(chan struct{})
+	t.queues[name] = append(queue, mine)
+	t.mu.Unlock()
+
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-mine:
+		return true, nil
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	if !t.leave(name, mine) {
+		t.give(name) // it came at the same moment
+	}
+	return true, fmt.Errorf("%w: save: other requests of the session were still saving it after %v", ErrUnavailable, most)
+}
+
+// leave takes one who waits out of the queue, and reports whether it was there.
+func (t *turns) leave(name string, mine chan struct{}) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	queue := t.queues[name]
+	i := slices.Index(queue, mine)
+	if i >= 0 {
+		t.queues[name] = slices.Delete(queue, i, i+1)
+	}
+	return i >= 0
+}
+
+// give hands the turn to the next.
+func (t *turns) give(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	queue := t.queues[name]
+	if len(queue) == 0 {
+		delete(t.queues, name)
+		return
+	}
+	close(queue[0])
+	t.queues[name] = queue[1:]
+}
