@@ -88,6 +88,8 @@ func TestModelFound(t *testing.T) {
 		"options=s setup=login,name,update tabs=|set;get|renew schedule=1,1,1,1,1,2,2,2 lost=0 failed=0 late=0",
 		// A write that only said that the session was used came after the header, and its cookie before a renewal.
 		"options= setup=update,maxage tabs=renew||update schedule=2,2,61m,2 lost=0 failed=0 late=0",
+		// A save that was never sent, because the session's time seemed over, was taken for one that many had followed.
+		"options= setup=login,name,update tabs=maxage|name,pause| schedule=1,0,0,1,0,61m,crowd lost=0 failed=0 late=0",
 		// The pointer ended before the session to which it led.
 		"options=x setup=login,name,update tabs=|renew|reload;set schedule=1,1,2,2,1,2,2,1,59m,2,1,1,30m lost=0 failed=0",
 	} {

@@ -295,6 +295,15 @@ func (w *world) copies(c *write) bool {
 	_, announced := w.first[c.key]
 	return c.op == "C" && announced
 }
+
+// renews reports whether the record has another secret, or in the format of package expressjs
+// announces one.
+func (c *write) renews() bool {
+	before, _ := parse(c.old)
+	after, _ := parse(c.data)
+	return after.secret != before.secret || nextKey(c.data) != nextKey(c.old)
+}
+
 func (c *write) moves() bool { return c.op == "S" && len(c.data) == 0 }
 
 // isInternal reports whether a write is none of the session itself.
@@ -414,12 +423,14 @@ func (w *world) applied(c *write, t *tab, r *modelRequest) {
 	handle := w.session(c.key)
 	w.wroteSession(t, r, c.op, handle)
 	if r.renewing && r.handle == handle {
-		r.renewing = false
-		old := r.cookie
-		if old != nil && old.session == handle && old.replaced && old.last != r.self {
+		if old := r.cookie; old != nil && old.session == handle && old.replaced && old.last != r.self {
+			r.renewing = false
 			return // of two renewals the first counts
 		}
-		r.renewed = true
+		if !c.renews() {
+			return // it only asks whether its cookie is still the right one
+		}
+		r.renewing, r.renewed = false, true
 		if c.op == "S" && nextKey(c.data) == "" {
 			w.wroteRenewal(r, handle, c.began)
 		} else {
@@ -798,8 +809,15 @@ func (t *tab) check() {
 	t.checkStatus()
 	t.checkSent()
 	t.checkPresented()
-	if r := t.request; r.response.StatusCode == http.StatusOK && len(r.pending) > 0 {
+	w, r := t.world, t.request
+	if r.response.StatusCode != http.StatusOK {
+		return
+	}
+	if len(r.pending) > 0 {
 		t.checkDropped("the answer")
+	}
+	if c := r.cookie; r.renewing && c != nil && c.session == r.handle && !c.replaced && w.reference[r.handle] != nil && !r.told && !w.slept {
+		t.fail("was told by the answer that its session is renewed, and it is not")
 	}
 }
 

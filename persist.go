@@ -175,7 +175,7 @@ func (m *Manager) swap(ctx context.Context, s swap) (stored, error) {
 		}
 		now, lookErr := m.follow(ctx, s.old.At)
 		outcome := wire.NotMade
-		if lookErr == nil {
+		if lookErr == nil && !errors.Is(err, errOver) {
 			outcome = now.Outcome(save, s.old.Saves.Count())
 		}
 		switch {
@@ -268,12 +268,16 @@ func (m *Manager) try(ctx context.Context, s *swap, save wire.Save) (stored, err
 	return m.replace(ctx, s.old, s.next)
 }
 
+// errOver is the ErrConflict of a session whose time was over, as far as this request knew:
+// another may have used it. Nothing was asked of the store.
+var errOver = fmt.Errorf("%w: its time is over", ErrConflict)
+
 // replace replaces old by next, with a deadline of its own. The error is ErrConflict,
 // ErrTooLarge or ErrUnavailable.
 func (m *Manager) replace(ctx context.Context, old stored, next wire.Record) (stored, error) {
 	now := time.Now()
-	if m.hasEnded(&old.Record, now) { // while the request ran, unless another request has moved its deadline
-		return stored{}, ErrConflict
+	if m.hasEnded(&old.Record, now) {
+		return stored{}, errOver
 	}
 	return m.write(now, old.At, next, &old.Record, func(data []byte, ttl time.Duration) error {
 		return m.store.CompareAndSwap(ctx, old.At, old.Data, data, ttl)
