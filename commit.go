@@ -97,7 +97,7 @@ func (s *Session) readCookie() {
 func (s *Session) begin() {
 	if s.phase != unloaded { // else there is nothing to clear, and most anonymous requests come here once
 		s.id, s.secret, s.stored, s.now = wire.ID{}, wire.Digest{}, stored{}, wire.Record{}
-		s.changes, s.renewal, s.writes = nil, nil, 0
+		s.changes, s.renewal = nil, nil
 		s.standing, s.oldSignature, s.sendCookie, s.owesCookie = wire.Unknown, false, keepCookie, false
 	}
 	s.phase = fresh
@@ -340,6 +340,7 @@ func (s *Session) swap(changed bool) error {
 	}
 	s.renewal = nil
 	if !renewal.isMade(&st.Record) && st.Resets != old.Resets { // since it was saved
+		s.writes++
 		return s.overtaken(len(save.changes))
 	}
 	switch {

@@ -75,6 +75,20 @@ func TestRaceSlowRequestRenew(t *testing.T) {
 	check(t, "in the grace: new cookie", counterOf(fast), 1)
 }
 
+// A lifetime that is set by a request whose cookie another has rotated meanwhile would be the
+// server's alone: no cookie goes that could have it.
+func TestRaceSlowSetMaxAgeRotate(t *testing.T) {
+	remember := use(func(s *session.Session) { s.SetMaxAge(20 * 24 * time.Hour); counterKey.Update(s, increment) })
+	_, fast, response := atGate(t, session.Options{}, "S", 1, remember, rotate)
+	check(t, "cookies", len(cookies(response)), 0)
+	fast.get(use(func(s *session.Session) {
+		check(t, "counter", counterKey.Get(s), 1)
+		if left := time.Until(s.Expires()); left > session.DefaultIdleTimeout {
+			t.Errorf("it ends after %v", left)
+		}
+	}))
+}
+
 func TestRaceSlowRenewRequest(t *testing.T) {
 	for name, renewal := range map[string]handler{"renew": renew, "rotate": rotate} {
 		slow, fast, response := atGate(t, session.Options{}, "S", 1, renewal, count)

@@ -288,6 +288,65 @@ func TestReadBesideARenewal(t *testing.T) {
 	}
 }
 
+// A save was made, its reply was lost, and another process made the cookie worthless before the
+// request could look: what was saved is saved, and more is not.
+func TestRenewalBetweenASaveAndItsReply(t *testing.T) {
+	sp := &spy{Store: new(session.MemoryStore)}
+	v := newVisitor(newManager(t, session.Options{Store: sp}))
+	v.get(setName("x"))
+	for name, tt := range map[string]struct {
+		more   func(s *session.Session)
+		status int
+	}{
+		"no more": {func(*session.Session) {}, http.StatusOK},
+		"a look":  {func(s *session.Session) { check(t, "name", nameKey.Get(s), "") }, http.StatusOK},
+		"a Set":   {func(s *session.Session) { nameKey.Set(s, "late") }, http.StatusServiceUnavailable},
+	} {
+		other := v.elsewhere(newManager(t, session.Options{Store: sp.Store}))
+		before := counterOf(v)
+		first := once()
+		sp.after = func(op, _ string, err error) error {
+			if op == "S" && first() {
+				other.get(renew)
+				return session.ErrConflict
+			}
+			return err
+		}
+		response := v.get(use(func(s *session.Session) {
+			counterKey.Update(s, increment)
+			if err := s.Save(); err != nil {
+				t.Errorf("%s: Save: %v", name, err)
+			}
+			tt.more(s)
+		}))
+		check(t, name+": status", response.StatusCode, tt.status)
+		check(t, name+": cookies", len(cookies(response)), 0)
+		check(t, name+": counter", counterOf(other), before+1)
+		check(t, name+": name", nameOf(other), "x")
+		v.jar = other.jar
+	}
+}
+
+// A change that comes while a request which had changed nothing finds out that its cookie lost
+// its worth is not dropped in silence.
+func TestChangeWhileOvertaken(t *testing.T) {
+	sp := &spy{Store: new(session.MemoryStore)}
+	options := session.Options{Store: sp, Resave: true}
+	v := newVisitor(newManager(t, options))
+	v.get(setName("x"))
+	other := v.elsewhere(newManager(t, options))
+	response := v.get(use(func(s *session.Session) {
+		nameKey.Get(s)
+		sp.onceOn("S", func() error {
+			other.get(renew)
+			counterKey.Update(s, increment)
+			return nil
+		})
+	}))
+	check(t, "status", response.StatusCode, http.StatusServiceUnavailable)
+	check(t, "counter", counterOf(other), 0)
+}
+
 // Who comes in a grace can end the session, and begin another one.
 func TestEndsWithinTheGrace(t *testing.T) {
 	for name, end := range map[string]handler{

@@ -415,10 +415,11 @@ func (s *Session) Save() error {
 	if s.phase == fresh && s.committed {
 		return s.fail(fmt.Errorf("Save: %w", ErrHeaderSent))
 	}
+	before := s.writes
 	if err := s.write(true); err != nil {
 		return s.fail(err)
 	}
-	if s.phase != found {
+	if s.writes == before {
 		return fmt.Errorf("session: ended, nothing is saved: %w", ErrNotFound)
 	}
 	return nil
