@@ -65,7 +65,8 @@
 // While a session moves, saves of other requests wait, a quarter of a second at most. A
 // process that dies in the midst of a renewal leaves the session under the old id or the
 // new one, whole. It may also leave a copy of it until its time to live ends, under an id that
-// nobody has a cookie of: [session.Manager.All] lists that as a session.
+// nobody has a cookie of, as may a call that Redis makes after it was given up:
+// [session.Manager.All] lists that as a session.
 //
 // Every record that Go writes has one member more, "_goSession": when the session began and
 // was used, which saves of Go's were the last, how often all its cookies were made worthless,
