@@ -74,7 +74,7 @@ func TestUseIsWritten(t *testing.T) {
 		"the store would, by a little":      {session.Options{IdleTimeout: 1370 * time.Minute}, session.Options{}, 0, "L"},
 		"where nothing can move any more":   {session.Options{IdleTimeout: 24 * time.Hour, AbsoluteTimeout: 25 * time.Hour}, session.Options{IdleTimeout: 24 * time.Hour, AbsoluteTimeout: 25 * time.Hour}, 23 * time.Hour, "L S"},
 		"with DisableTouch":                 {session.Options{}, session.Options{DisableTouch: true}, 20 * time.Hour, "L"},
-		"by a save before the first byte":   {session.Options{}, session.Options{}, 0, "L"},
+		"right after a save":                {session.Options{}, session.Options{}, 0, "L"},
 		"by a reader whose clock is behind": {session.Options{}, session.Options{}, -time.Hour, "L"},
 	} {
 		inBubble(t, func(t *testing.T) {
