@@ -74,16 +74,16 @@ async function ask(path) {
 // In a real browser, which sends requests in parallel and takes cookies as they come, a
 // rotation logs nobody out and drops nothing.
 func TestChromiumRotation(t *testing.T) {
-	for name, store := range map[string]func() session.Store{
-		"memory": func() session.Store { return new(session.MemoryStore) },
-		"redis": func() session.Store {
+	for name, store := range map[string]func(t *testing.T) session.Store{
+		"memory": func(*testing.T) session.Store { return new(session.MemoryStore) },
+		"redis": func(t *testing.T) session.Store {
 			client := redis.NewClient(redistest.Options(redistest.Start(t)))
 			t.Cleanup(func() { client.Close() })
 			return &session.RedisStore{Client: client}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sessions := newManager(t, session.Options{Store: store(), StoreTimeout: time.Minute})
+			sessions := newManager(t, session.Options{Store: store(t), StoreTimeout: time.Minute})
 			var report struct{ Anonymous, Failed, Sent int }
 			var counter, cookies atomic.Int64
 			reported := make(chan struct{})
