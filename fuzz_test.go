@@ -126,22 +126,31 @@ func parse(data []byte) (p parsed, ok bool) {
 }
 
 // opens reports whether a record is alive, and opens to the secret of these targets.
-func (p *parsed) opens() bool {
+func (p *parsed) opens() bool { return p.isAlive() && (p.isCurrent() || p.remembered() == 1) }
+
+// isWorthless reports whether a record is alive, and the secret has just lost its worth.
+func (p *parsed) isWorthless() bool { return p.isAlive() && !p.isCurrent() && p.remembered() == 0 }
+
+// remembered returns 1 if the secret was replaced and is in its grace, 0 if it has just lost
+// its worth, and -1 if the record does not know it. The last that is remembered counts.
+func (p *parsed) remembered() int {
 	sum := sha256.Sum256([]byte(fuzzSecret))
-	digest := string(sum[:16])
-	now := uint64(time.Now().UnixMilli())
-	known := p.secret == digest
+	found := -1
 	for _, old := range p.replaced {
-		n := binary.BigEndian.Uint64([]byte(old[16:]))
-		if old[:16] == digest && n>>1 > now && p.secret != digest {
-			known = n&1 == 1 // the last that is remembered counts
+		if n := binary.BigEndian.Uint64([]byte(old[16:])); old[:16] == string(sum[:16]) && n>>1 > uint64(time.Now().UnixMilli()) {
+			found = int(n & 1)
 		}
 	}
+	return found
+}
+
+func (p *parsed) isAlive() bool {
+	now := uint64(time.Now().UnixMilli())
 	idle := uint64(session.DefaultIdleTimeout.Milliseconds())
 	if p.maxAge > 1 {
 		idle = (p.maxAge - 1) * 1000
 	}
-	return known && min(p.used, now)+idle > now && min(p.created, now)+uint64(session.DefaultAbsoluteTimeout.Milliseconds()) > now
+	return min(p.used, now)+idle > now && min(p.created, now)+uint64(session.DefaultAbsoluteTimeout.Milliseconds()) > now
 }
 
 // isCurrent reports whether the secret of these targets is the one that a cookie is sent for.
@@ -319,7 +328,8 @@ func idIn(name, fields string) (string, bool) {
 	return string(id), err == nil && len(id) == 32
 }
 
-// Whatever the store has, the answer is 200, or 503 if that is of a newer version. A record
+// Whatever the store has, the answer is 200, or 503 if that is of a newer version, or if the
+// cookie has just lost its worth, because the handler changes the session. A record
 // that is alive and opens to the cookie's secret is found; a save keeps its values, its
 // secrets and its lifetime, and what it leaves can be read. Anything else stays as it is.
 func FuzzRecord(f *testing.F) {
@@ -334,7 +344,7 @@ func FuzzRecord(f *testing.F) {
 			r := newRig(t, data)
 			before, ok := parse(data)
 			wantStatus := http.StatusOK
-			if len(data) > 1 && data[0] == 0xf5 && data[1] > 2 {
+			if len(data) > 1 && data[0] == 0xf5 && data[1] > 2 || ok && before.isWorthless() {
 				wantStatus = http.StatusServiceUnavailable
 			}
 			found := false
