@@ -353,19 +353,32 @@ func appendEncoded(needles []needle, what string, secret []byte) []needle {
 	if len(secret) < shortest {
 		return needles
 	}
-	quote := func(s string) string { return strings.Trim(strconv.Quote(s), `"`) }
 	for _, text := range []string{
 		string(secret),
-		quote(string(secret)),
-		quote(quote(string(secret))), // in the line of a logger, which quotes too
 		hex.EncodeToString(secret),
 		strings.ToUpper(hex.EncodeToString(secret)),
 		base64.RawStdEncoding.EncodeToString(secret),
 		base64.RawURLEncoding.EncodeToString(secret),
-		strings.Trim(fmt.Sprint(secret), "[]"),
-		strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", secret), "[]byte{"), "}"),
 	} {
 		needles = appendSecret(needles, what, text)
+	}
+	// These take up to seven characters for a byte. A piece of the text would be as little
+	// as three bytes, which some of a hundred thousand secrets share with any text.
+	quote := func(s string) string { return strings.Trim(strconv.Quote(s), `"`) }
+	for i := 0; i < len(secret); i += shortest {
+		i = min(i, len(secret)-shortest)
+		piece := secret[i : i+shortest]
+		if !isRandom(string(piece)) {
+			continue
+		}
+		for _, text := range []string{
+			quote(string(piece)),
+			quote(quote(string(piece))), // in the line of a logger, which quotes too
+			strings.Trim(fmt.Sprint(piece), "[]"),
+			strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", piece), "[]byte{"), "}"),
+		} {
+			needles = append(needles, needle{what, text})
+		}
 	}
 	return needles
 }

@@ -113,6 +113,24 @@ func TestLeaksAreFound(t *testing.T) {
 	}
 }
 
+// A few bytes that a text shares with a secret by chance are no leak, however long they
+// are in quotes.
+func TestChanceIsNoLeak(t *testing.T) {
+	_, cookie := visit(t)
+	secret := secretOf(t, cookie)
+	for _, n := range []int{3, 4, 6} {
+		for i := 0; i+n <= len(secret); i++ {
+			var r suitetest.Record
+			piece := secret[i : i+n]
+			r.Logger(t, nil).Info("got", "err", fmt.Sprintf("key %q", piece), "bytes", fmt.Sprint(piece), "in go", fmt.Sprintf("%#v", piece))
+			r.Cookies([]*http.Cookie{cookie})
+			if leaks := r.Leaks(); len(leaks) > 0 {
+				t.Fatalf("%d bytes: found %s", n, leaks)
+			}
+		}
+	}
+}
+
 // The logger that is watched goes on writing as it did.
 func TestLoggerPassesOn(t *testing.T) {
 	var r suitetest.Record
