@@ -91,9 +91,11 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}
 		var exchange struct {
 			session Session
+			state   state
 			writer  responseWriter
 		}
 		s, rw := &exchange.session, &exchange.writer
+		s.state = &exchange.state
 		s.manager, s.outer, s.request = m, outer, r
 		rw.ResponseWriter, rw.session = w, s
 		rw.request = r.WithContext(context.WithValue(r.Context(), contextKey{}, s))
@@ -237,10 +239,10 @@ func (m *Manager) loadSince(ctx context.Context, id string, since time.Time) (*S
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{
+	s := &Session{&state{
 		manager: m, request: (&http.Request{}).WithContext(ctx),
 		phase: found, id: wire.ID{Handle: st.At}, stored: st, closed: true,
-	}
+	}}
 	s.now = s.stored.Copy()
 	return s, nil
 }

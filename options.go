@@ -104,9 +104,9 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Format implements [fmt.Formatter]: no verb prints the secrets. It cannot help where
-// Options are an unexported field of a struct that is printed, which package fmt
-// prints without asking.
+// Format implements [fmt.Formatter], so that the secrets are not printed. Package fmt
+// prints them without asking it where Options are an unexported field of a struct, and for
+// the verbs %w and %p, which fit no Options; go vet finds those.
 func (o Options) Format(f fmt.State, _ rune) {
 	type options Options // without this method
 	shown := options(o)

@@ -337,6 +337,12 @@ func TestNothingSecretIsPrinted(t *testing.T) {
 			text.Info("x", "v", v)
 			json.Info("x", "v", v)
 		}
+		// Verbs that fit none of these: package fmt prints them without asking.
+		for _, v := range []any{m, s, store, own.Store.(*ownStore).Store, r.Context(), w, struct{ m *session.Manager }{m}, struct{ s *session.Session }{s}, *s} {
+			for _, verb := range []string{"%w", "%p", "%t", "%c", "%U", "%e", "%s", "%y"} {
+				fmt.Fprintf(&out, verb+"\n", v)
+			}
+		}
 	})
 	secrets := []string{secretA, secretB, "private", fmt.Sprintf("%x", secretA), fmt.Sprint([]byte(secretA)), fmt.Sprint([]byte("private"))}
 	for _, value := range v.jar {

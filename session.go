@@ -98,6 +98,12 @@ import (
 // effect, and [Session.Err] says so. No lock is held while the store, a function
 // given to [Key.Update], a logger or anything else that is not ours runs.
 type Session struct {
+	*state
+}
+
+// A state is what a Session knows and holds. It is behind a pointer because package fmt
+// prints a struct in full, without asking it, where a verb does not fit: as %w in Sprintf.
+type state struct {
 	manager *Manager
 	outer   *Session      // of a manager wrapped around this one
 	request *http.Request // as it came: its context does not hold this session
@@ -465,7 +471,7 @@ func (s *Session) Err() error {
 }
 
 // Format implements [fmt.Formatter]: no verb prints what the session holds.
-func (s *Session) Format(f fmt.State, _ rune) {
+func (Session) Format(f fmt.State, _ rune) {
 	fmt.Fprint(f, "session.Session")
 }
 
