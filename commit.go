@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -70,8 +71,8 @@ func (s *Session) find() {
 			replaced = c.id.Handle
 		case errors.Is(err, ErrNotFound):
 		case errors.Is(err, ErrUnreadable):
-			s.say(slog.LevelWarn, "session: the stored record is unreadable, and left alone; its cookie opens nothing",
-				slog.String("session", s.manager.codec.LogHandle(c.id.Handle)), slog.Any("err", err))
+			s.say(slog.LevelWarn, "session: the stored record is unreadable, and left alone; its cookie opens nothing", err,
+				slog.String("session", s.manager.codec.LogHandle(c.id.Handle)))
 		default:
 			s.begin()
 			s.fail(err)
@@ -81,17 +82,25 @@ func (s *Session) find() {
 	s.begin()
 	if replaced != "" {
 		s.phase = stale
-		s.say(slog.LevelInfo, "session: the cookie has just been replaced, without a grace or after its session was renewed again; the request is anonymous",
+		s.say(slog.LevelInfo, "session: the cookie has just been replaced, without a grace or after its session was renewed again; the request is anonymous", nil,
 			slog.String("session", s.manager.codec.LogHandle(replaced)))
 	}
 }
 
 // readCookie looks at the request's cookies, once.
 func (s *Session) readCookie() {
-	if !s.cookie.read {
-		s.cookie.readFrom(s.request, s.manager)
+	if s.cookie.read {
+		return
+	}
+	s.cookie.readFrom(s.request, s.manager)
+	if s.cookie.bad > 0 {
+		s.lines = append(s.lines, logLine{level: slog.LevelWarn, text: badSignature, more: s.cookie.bad - 1})
 	}
 }
+
+// badSignature names the likely causes, because no single request can tell.
+const badSignature = "session: a cookie of our name has no good signature, and counts as none. " +
+	"Does another program on this host use the name (ports share cookies)? Does another instance have other Secrets, or a new one at each start? Was a secret removed too early?"
 
 // begin makes the session one that is in no store.
 func (s *Session) begin() {
@@ -187,17 +196,24 @@ func (s *Session) commit() error {
 		if s.manager.options.Rolling {
 			s.used = true
 		}
-		s.fail(s.write(false))
+		s.fail(s.about(s.write(false)))
 		s.moved = s.used // it was due or not; only a first look after this is written at the end
 	case s.regenerated: // the old session ends although the new one cannot begin
 		if err := s.deleteRetired(); err != nil {
-			s.say(slog.LevelError, "session: the session to be replaced could not be deleted", slog.Any("err", err))
+			s.say(slog.LevelError, "session: the session to be replaced could not be deleted", err)
 		}
 	}
 	if s.err != nil && s.owesCookie && s.sendCookie == issueCookie {
 		_ = s.confirm() // what an earlier Save has stored stays the client's
 	}
 	return s.err
+}
+
+// miss is commit where the header left by another way.
+func (s *Session) miss() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.committed = true
 }
 
 // A cookieState says what the response does with the client's cookie.
@@ -229,7 +245,7 @@ func (s *Session) finish() error {
 		err := s.saveLate()
 		s.release()
 		if err != nil || s.calls == calls {
-			return s.fail(err)
+			return s.fail(s.about(err))
 		}
 	}
 	return s.fail(fmt.Errorf("a goroutine of the request goes on changing the session: %w", ErrClosed))
@@ -283,7 +299,7 @@ func (s *Session) write(force bool) error {
 	case ended:
 		if len(s.changes) > 0 || s.renewal != nil {
 			s.drop()
-			s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it")
+			s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it", nil)
 		}
 	}
 	return nil
@@ -331,7 +347,7 @@ func (s *Session) swap(changed bool) error {
 	case errors.Is(err, ErrNotFound):
 		s.phase = ended
 		s.drop()
-		s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it")
+		s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it", nil)
 		return nil
 	case errors.Is(err, ErrRenewed) && !changed:
 		return s.overtaken(len(save.changes))
@@ -394,7 +410,7 @@ func (s *Session) confirm() error {
 	case isNew:
 		return err
 	default:
-		s.say(slog.LevelWarn, "session: the cookie could not be refreshed", slog.Any("err", err))
+		s.say(slog.LevelWarn, "session: the cookie could not be refreshed", err)
 	}
 	return nil
 }
@@ -411,7 +427,7 @@ func (s *Session) move() {
 	s.outside(func() { st, err = s.manager.replace(ctx, old, next) })
 	if err != nil {
 		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
-			s.say(slog.LevelWarn, "session: the deadline could not be moved", slog.Any("err", err))
+			s.say(slog.LevelWarn, "session: the deadline could not be moved", err)
 		}
 		return
 	}
@@ -446,7 +462,7 @@ func (s *Session) install(st stored, n int) error {
 	for done := 0; done < len(s.changes); done++ {
 		var err error
 		c := s.changes[done]
-		s.outside(func() { err = c(&now) })
+		s.outside(func() { err = c.make(&now) })
 		if err != nil {
 			return err
 		}
@@ -507,7 +523,7 @@ func (s *Session) header(h http.Header) {
 		s.setCookie(h, cookie)
 		if m.browserDrops(s.request, secure) {
 			s.say(slog.LevelWarn, "session: a browser that sees plain HTTP here drops this secure cookie: use HTTPS or localhost, or set Cookie.Insecure; "+
-				"behind a proxy that ends TLS all is well, and X-Forwarded-Proto: https from it stops this warning")
+				"behind a proxy that ends TLS all is well, and X-Forwarded-Proto: https from it stops this warning", nil)
 		}
 	}
 }
@@ -526,18 +542,52 @@ func (s *Session) setCookie(h http.Header, cookie string) {
 }
 
 func (s *Session) addVary(h http.Header) {
-	lines, ok := h["Vary"]
-	if !ok {
+	if _, ok := h["Vary"]; !ok {
 		s.vary[0] = "Cookie"
 		h["Vary"] = s.vary[:]
 		return
 	}
-	for _, line := range lines {
-		for field := range strings.SplitSeq(line, ",") {
-			if field = strings.TrimSpace(field); strings.EqualFold(field, "Cookie") || field == "*" {
-				return
+	if !variesByCookie(h) {
+		h.Add("Vary", "Cookie")
+	}
+}
+
+// variesByCookie reports whether caches are told that the response depends on the cookie.
+func variesByCookie(h http.Header) bool {
+	for field := range listed(h["Vary"]) {
+		if strings.EqualFold(field, "Cookie") || field == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+// isForSharedCaches reports whether the response says that a cache may give it to others than
+// the client (RFC 9111 §3).
+func isForSharedCaches(h http.Header) (isShared bool) {
+	for directive := range listed(h["Cache-Control"]) {
+		name, value, _ := strings.Cut(strings.ToLower(directive), "=")
+		switch name {
+		case "private", "no-store", "no-cache":
+			return false
+		case "public":
+			isShared = true
+		case "s-maxage", "max-age":
+			isShared = isShared || value != "0"
+		}
+	}
+	return isShared
+}
+
+// listed goes through the elements of a header that is a list.
+func listed(lines []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, line := range lines {
+			for element := range strings.SplitSeq(line, ",") {
+				if !yield(strings.TrimSpace(element)) {
+					return
+				}
 			}
 		}
 	}
-	h.Add("Vary", "Cookie")
 }

@@ -176,6 +176,7 @@ type presented struct {
 	more  []candidate
 	read  bool
 	any   bool // there was a cookie of our name, good or bad
+	bad   int  // how many had no good signature
 }
 
 // A candidate is a cookie with a good signature.
@@ -206,6 +207,7 @@ func (p *presented) readFrom(r *http.Request, m *Manager) {
 			id, old, ok := m.codec.Verify(value, quoted)
 			switch c := (candidate{id, value, old}); {
 			case !ok:
+				p.bad++
 			case !p.verified():
 				p.first = c
 			case id != p.first.id && !seen[id]:

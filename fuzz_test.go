@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/seed-4f96e14b/session"
 )
@@ -425,7 +426,7 @@ func FuzzRoundTrip(f *testing.F) {
 		}
 		k := session.Key[values](key)
 		in := values{text, number, fraction, blob, nil}
-		want := values{string([]rune(text)), number, fraction, blob, json.RawMessage("null")} // JSON's text is Unicode
+		want := values{text, number, fraction, blob, json.RawMessage("null")}
 		if compact := new(bytes.Buffer); json.Compact(compact, document) == nil {
 			in.Document, want.Document = document, compact.Bytes()
 		}
@@ -437,7 +438,7 @@ func FuzzRoundTrip(f *testing.F) {
 		}
 		inBubble(t, func(t *testing.T) {
 			r := newRig(t, encoded(0, 0, []string{fuzzSecret}))
-			encodes := fraction-fraction == 0 // neither NaN nor infinite
+			encodes := fraction-fraction == 0 && utf8.ValidString(text) && utf8.Valid(in.Document) // neither NaN nor infinite
 			status := r.visitor.get(use(func(s *session.Session) {
 				k.Set(s, in)
 				if encodes {

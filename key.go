@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"reflect"
 
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
@@ -27,7 +28,7 @@ func (k Key[T]) Get(s *Session) T {
 
 // Lookup returns the value, and reports whether the session has one of type T.
 // JSON null is no value. A stored value that does not decode as a T is left as it
-// is, and logged.
+// is, and logged once.
 func (k Key[T]) Lookup(s *Session) (T, bool) {
 	return k.decode(s, s.get(string(k)))
 }
@@ -38,21 +39,23 @@ func (k Key[T]) Has(s *Session) bool {
 	return ok
 }
 
-// Set stores v. A value that cannot be encoded is an [ErrEncode] of the session
-// (see [Session.Err]) that names the key.
+// Set stores v. A value that JSON cannot give back is an [ErrEncode] of the session
+// (see [Session.Err]) that names the key: a NaN, text that is not UTF-8, a T that is an
+// interface, or that is a struct without exported fields.
 func (k Key[T]) Set(s *Session, v T) {
 	value, err := k.encode(v)
 	if err == nil {
 		err = s.manager.codec.CheckKey(string(k))
 	}
-	if err != nil {
-		s.reject(err)
-		return
-	}
-	s.change(func(r *wire.Record) error {
+	c := change{"Set", string(k), func(r *wire.Record) error {
 		r.Set(string(k), value)
 		return nil
-	})
+	}}
+	if err != nil {
+		s.reject(c, err)
+		return
+	}
+	s.change(c)
 }
 
 // Update replaces the value by what f makes of it, given the zero T if there is
@@ -67,8 +70,16 @@ func (k Key[T]) Set(s *Session, v T) {
 // be counted before it. If the response depends on the result, as the number of
 // a ticket or a coupon that is good once, call [Session.Save] first, then Get.
 func (k Key[T]) Update(s *Session, f func(T) T) {
+	c := change{"Update", string(k), func(r *wire.Record) error {
+		v, _, _ := decodeJSON[T](r.Get(string(k)))
+		value, err := k.encode(f(v))
+		if err == nil {
+			r.Set(string(k), value)
+		}
+		return err
+	}}
 	if err := s.manager.codec.CheckKey(string(k)); err != nil {
-		s.reject(err)
+		s.reject(c, err)
 		return
 	}
 	for range maxUpdates {
@@ -76,22 +87,14 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 		v, _ := k.decode(s, old)
 		value, err := k.encode(f(v))
 		if err != nil {
-			s.reject(err)
+			s.reject(c, err)
 			return
 		}
-		done := s.changeIf(string(k), old, value, func(r *wire.Record) error {
-			v, _, _ := decodeJSON[T](r.Get(string(k)))
-			value, err := k.encode(f(v))
-			if err == nil {
-				r.Set(string(k), value)
-			}
-			return err
-		})
-		if done {
+		if s.changeIf(c, old, value) {
 			return
 		}
 	}
-	s.reject(fmt.Errorf("session: Update of key %q: the value changed %d times while the function ran; does the function change it?", string(k), maxUpdates))
+	s.reject(c, fmt.Errorf("session: Update of key %q: the value changed %d times while the function ran; does the function change it?", string(k), maxUpdates))
 }
 
 // maxUpdates bounds the turns of an Update whose function changes its own key.
@@ -106,7 +109,7 @@ func (k Key[T]) Pop(s *Session) (T, bool) {
 		if value != nil && !ok && !bytes.Equal(value, jsonNull) {
 			return v, false
 		}
-		if s.changeIf(string(k), value, nil, k.remove) {
+		if s.changeIf(change{"Pop", string(k), k.remove}, value, nil) {
 			return v, ok
 		}
 	}
@@ -114,7 +117,7 @@ func (k Key[T]) Pop(s *Session) (T, bool) {
 
 // Delete removes the value, if there is one.
 func (k Key[T]) Delete(s *Session) {
-	s.change(k.remove)
+	s.change(change{"Delete", string(k), k.remove})
 }
 
 func (k Key[T]) remove(r *wire.Record) error {
@@ -140,6 +143,10 @@ func (k Key[T]) decode(s *Session, value []byte) (T, bool) {
 
 // logMismatch leaves out the decoder's error, which may quote the value.
 func (k Key[T]) logMismatch(s *Session) {
-	s.manager.log(s.request.Context(), slog.LevelWarn, "session: a stored value is not of its key's type, and counts as absent",
-		slog.String("key", string(k)), slog.String("type", fmt.Sprintf("%T", *new(T))))
+	typ := reflect.TypeFor[T]().String()
+	if !s.manager.lines.isNew(string(k), typ) {
+		return
+	}
+	attrs := appendPattern([]slog.Attr{slog.String("key", string(k)), slog.String("type", typ)}, s.inner.Pattern)
+	s.manager.log(s.request.Context(), slog.LevelWarn, "session: a stored value is not of its key's type, and counts as absent; this is logged once for the key", attrs...)
 }

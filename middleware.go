@@ -32,7 +32,8 @@ type Manager struct {
 	writer     wire.Writer
 	saves      atomic.Uint64 // the number of the last save
 	turns      turns
-	warned     atomic.Bool
+	warned     atomic.Bool // of secure cookies over plain HTTP
+	lines      logLines
 }
 
 // New returns a Manager. The error lists everything that is wrong with the
@@ -77,7 +78,8 @@ func New(options Options) (*Manager, error) {
 // an io.ReaderFrom, an io.StringWriter, an http.Flusher and an http.Hijacker. It
 // saves the session before it flushes or hijacks. What a handler that hijacks
 // wants the client to get of w.Header(), the Set-Cookie included, it must write
-// itself.
+// itself. A handler that writes to another ResponseWriter, which it got around this one,
+// loses the cookie, and the error where the session cannot be saved.
 //
 // Middleware that may answer in the place of next, as [http.TimeoutHandler], belongs
 // inside: outside, the response that it drops takes the cookie of a new or renewed
@@ -89,6 +91,11 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		for s := outer; s != nil; s = s.outer {
+			if s.manager.cookieName == m.cookieName && s.isOpen() {
+				panic(fmt.Sprintf("session: two managers around one handler have the cookie name %q, and would take each other's cookies; use one Manager for both, or give one of them another Cookie.Name", m.cookieName))
+			}
+		}
 		var exchange struct {
 			session Session
 			state   state
@@ -98,7 +105,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		s.state = &exchange.state
 		s.manager, s.outer, s.request = m, outer, r
 		rw.ResponseWriter, rw.session = w, s
-		rw.request = r.WithContext(context.WithValue(r.Context(), contextKey{}, s))
+		s.inner = r.WithContext(context.WithValue(r.Context(), contextKey{}, s))
 		if header := w.Header(); len(header) > 0 {
 			rw.before = header.Clone()
 		}
@@ -108,13 +115,14 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			if !returned && !rw.committed {
 				s.header(w.Header()) // of what was saved: somebody outside may recover, and answer
 			}
-			if rw.err != nil { // our answer is complete: a handler that aborts its own aborts nothing
+			rw.restoreAnswer()
+			if rw.err != nil && !rw.cut { // our answer is complete: a handler that aborts its own aborts nothing
 				if p := recover(); p != nil && p != http.ErrAbortHandler {
 					panic(p)
 				}
 			}
 			if r.MultipartForm == nil { // the server removes the files of the request that it knows
-				r.MultipartForm = rw.request.MultipartForm
+				r.MultipartForm = s.inner.MultipartForm
 			}
 		}()
 
@@ -125,7 +133,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 				return
 			}
 		}
-		next.ServeHTTP(rw, rw.request)
+		next.ServeHTTP(rw, s.inner)
 		rw.finish()
 		returned = true
 	})
@@ -137,7 +145,7 @@ func (m *Manager) From(ctx context.Context) *Session {
 	innermost, _ := FromContext(ctx)
 	s, ok := innermost.of(m)
 	if !ok {
-		panic(fmt.Sprintf("session: no session of the manager with the cookie %q in the context; wrap the handler with its Handler method", m.cookieName))
+		panic(fmt.Sprintf("session: no session of the manager with the cookie %q in the context; wrap the handler with its Handler method, and pass the context of the request: r.Context()", m.cookieName))
 	}
 	return s
 }
@@ -239,8 +247,9 @@ func (m *Manager) loadSince(ctx context.Context, id string, since time.Time) (*S
 	if err != nil {
 		return nil, err
 	}
+	request := (&http.Request{}).WithContext(ctx)
 	s := &Session{&state{
-		manager: m, request: (&http.Request{}).WithContext(ctx),
+		manager: m, request: request, inner: request,
 		phase: found, id: wire.ID{Handle: st.At}, stored: st, closed: true,
 	}}
 	s.now = s.stored.Copy()
@@ -301,25 +310,18 @@ func (m *Manager) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "session.Manager(%q)", m.cookieName)
 }
 
-func (m *Manager) log(ctx context.Context, level slog.Level, text string, attrs ...slog.Attr) {
-	logger := m.options.Logger
-	if logger == nil {
-		logger = slog.Default()
-	}
-	logger.LogAttrs(ctx, level, text, attrs...)
-}
-
 // A responseWriter commits the session before the first byte leaves by any road.
 // What it leaves to Unwrap sends nothing: deadlines and full duplex.
 type responseWriter struct {
 	http.ResponseWriter
 	session   *Session
-	request   *http.Request // with the session in its context, for the ErrorHandler
-	before    http.Header   // what other middleware had set
-	err       error         // of the commit; what the handler writes then goes nowhere
+	before    http.Header // what other middleware had set
+	answer    http.Header // of the error that we have answered
+	err       error       // what the handler writes then goes nowhere
 	committed bool
 	hijacked  bool
 	answered  bool // the session has failed, and the handler said so itself
+	cut       bool // the response must not look whole
 }
 
 // Unwrap is for http.ResponseController.
@@ -332,6 +334,17 @@ func (w *responseWriter) Header() http.Header {
 		return make(http.Header)
 	}
 	return w.ResponseWriter.Header()
+}
+
+// restoreAnswer drops what the handler has written since into a header map that it kept.
+// Somebody outside may send that later: a buffer, an [http.TimeoutHandler], or the server as
+// trailers.
+func (w *responseWriter) restoreAnswer() {
+	if w.answer != nil {
+		header := w.ResponseWriter.Header()
+		clear(header)
+		maps.Copy(header, w.answer)
+	}
 }
 
 // Format implements [fmt.Formatter]: no verb prints the session or the request.
@@ -364,7 +377,13 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 	if err := w.commit(http.StatusOK); err != nil {
 		return 0, err
 	}
-	return io.Copy(w.ResponseWriter, r)
+	n, err := io.Copy(w.ResponseWriter, r)
+	if w.session.lookedLate.Load() { // r did
+		if w.err = w.vary(); w.err != nil {
+			return n, w.err
+		}
+	}
+	return n, err
 }
 
 // FlushError is what http.ResponseController calls.
@@ -392,6 +411,9 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // unless the handler is about to do so itself.
 func (w *responseWriter) commit(status int) error {
 	if w.committed {
+		if w.err == nil && w.session.lookedLate.Load() {
+			w.err = w.vary()
+		}
 		return w.err
 	}
 	err := w.session.commit()
@@ -408,19 +430,59 @@ func (w *responseWriter) commit(status int) error {
 	return nil
 }
 
+// vary is called where the handler writes on after a first look that came too late for
+// Vary: Cookie. The error is that of a response which a shared cache would give to others.
+func (w *responseWriter) vary() error {
+	w.session.lookedLate.Store(false)
+	header := w.Header()
+	if variesByCookie(header) {
+		return nil
+	}
+	if !isForSharedCaches(header) {
+		w.say(slog.LevelWarn, "session: the handler looked at its session only after the first byte, so the response has no Vary: Cookie; look before the first byte", nil)
+		return nil
+	}
+	w.cut = true
+	err := fmt.Errorf("the handler looked at its session only after the first byte of a response that shared caches may give to others; look before, or send Cache-Control: private: %w", ErrHeaderSent)
+	w.log("session: request failed after the header was sent; the response is cut off", err)
+	return err
+}
+
 // finish commits if the handler wrote nothing, and saves what it changed after
 // its first byte. If that fails, the client must not take the response for whole.
 func (w *responseWriter) finish() {
-	if !w.committed {
+	switch {
+	case w.committed:
+	case isWritten(w.ResponseWriter):
+		w.committed = true
+		w.session.miss()
+		w.say(slog.LevelError, "session: the response was written around the ResponseWriter of Manager.Handler, and has neither cookie nor Vary; pass that ResponseWriter on, not only the request", nil)
+	default:
 		w.commit(http.StatusOK)
 	}
-	if w.err != nil || w.answered {
+	if w.err != nil && !w.cut || w.answered {
 		return
 	}
 	if err := w.session.finish(); err != nil {
 		w.log("session: request failed after the header was sent; the response is cut off", err)
-		if !w.hijacked {
-			panic(http.ErrAbortHandler)
+		w.cut = true
+	}
+	if w.cut && !w.hijacked {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// isWritten reports whether the header has left through w, if that is known. The writers of
+// gin and negroni know it.
+func isWritten(w http.ResponseWriter) bool {
+	for {
+		switch known := w.(type) {
+		case interface{ Written() bool }:
+			return known.Written()
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = known.Unwrap()
+		default:
+			return false
 		}
 	}
 }
@@ -434,6 +496,7 @@ func (w *responseWriter) fail(err error) {
 	maps.Copy(header, w.before)
 	w.session.header(header)
 	header.Set("Cache-Control", "no-store")
+	defer func() { w.answer = header.Clone() }()
 
 	reply := &errorWriter{ResponseWriter: w.ResponseWriter, status: http.StatusInternalServerError}
 	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrRenewed) {
@@ -441,18 +504,19 @@ func (w *responseWriter) fail(err error) {
 	}
 	defer reply.writeStatus() // also if the ErrorHandler panics
 	if handler := w.session.manager.options.ErrorHandler; handler != nil {
-		handler(reply, w.request, err)
+		handler(reply, w.session.inner, err)
 	} else {
 		http.Error(reply, http.StatusText(reply.status), reply.status)
 	}
 }
 
-// log says which handler it was by method and pattern: the path may hold secrets.
-func (w *responseWriter) log(text string, err error) {
+func (w *responseWriter) log(text string, err error) { w.say(slog.LevelError, text, err) }
+
+func (w *responseWriter) say(level slog.Level, text string, err error) {
 	s := w.session
 	s.mu.Lock()
 	defer s.unlock()
-	s.say(slog.LevelError, text, slog.Any("err", err), slog.String("method", w.request.Method), slog.String("pattern", w.request.Pattern))
+	s.say(level, text, err, slog.String("method", s.inner.Method))
 }
 
 // An errorWriter sends status if the ErrorHandler sends none.

@@ -98,7 +98,9 @@ type Options struct {
 	// servers: it is for the log, not for the client.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
-	// Logger gets a line for everything that goes wrong. Nil means slog.Default().
+	// Logger gets a line for everything that goes wrong. Nil means slog.Default(). Of lines
+	// that clients can cause, one of a kind is written in a minute, and then one whose
+	// attribute "more" is the number of those left out.
 	// No line holds a cookie or a secret; a "session" attribute is [Session.ID], or
 	// with package expressjs, where that is half a secret, a digest of it.
 	Logger *slog.Logger

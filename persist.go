@@ -204,7 +204,7 @@ func (m *Manager) rebase(s *swap, now stored) error {
 	}
 	s.old, s.next = now, now.Copy()
 	for _, c := range s.changes {
-		if err := c(&s.next); err != nil {
+		if err := c.make(&s.next); err != nil {
 			return err
 		}
 	}
@@ -291,7 +291,8 @@ func (m *Manager) write(now time.Time, at string, next wire.Record, old *wire.Re
 	next.Kept = m.deadline(&next, now)
 	data := m.codec.Encode(&next)
 	if len(data) > m.options.MaxBytes && (old == nil || next.Size() > old.Size()) {
-		return stored{}, fmt.Errorf("%w: %d bytes, and MaxBytes is %d", ErrTooLarge, len(data), m.options.MaxBytes)
+		key, size := next.Largest()
+		return stored{}, fmt.Errorf("%w: %d bytes, and MaxBytes is %d; the largest value is that of key %q with %d bytes", ErrTooLarge, len(data), m.options.MaxBytes, key, size)
 	}
 	switch err := call(data, m.ttl(&next, now)); {
 	case errors.Is(err, ErrConflict):

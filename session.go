@@ -86,6 +86,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-4f96e14b/session/internal/wire"
@@ -107,6 +108,9 @@ type state struct {
 	manager *Manager
 	outer   *Session      // of a manager wrapped around this one
 	request *http.Request // as it came: its context does not hold this session
+	inner   *http.Request // as the handler gets it
+
+	lookedLate atomic.Bool // for the first time after the header left
 
 	// What follows is small and in one piece of memory: it costs every request, also one
 	// that never looks at its session.
@@ -155,7 +159,18 @@ const (
 )
 
 // A change is a call of the handler. It can be made again on another record.
-type change func(*wire.Record) error
+type change struct {
+	call string // the method
+	key  string // "" for SetMaxAge
+	make func(*wire.Record) error
+}
+
+func (c change) String() string {
+	if c.key == "" {
+		return c.call
+	}
+	return fmt.Sprintf("%s of key %q", c.call, c.key)
+}
 
 type contextKey struct{}
 
@@ -164,7 +179,7 @@ type contextKey struct{}
 func From(ctx context.Context) *Session {
 	s, ok := FromContext(ctx)
 	if !ok {
-		panic("session: no session in the context; wrap the handler: http.ListenAndServe(addr, sessions.Handler(mux))")
+		panic("session: no session in the context; wrap the handler, as in http.ListenAndServe(addr, sessions.Handler(mux)), and pass the context of the request: r.Context(), which in gin is c.Request.Context(), not c")
 	}
 	return s
 }
@@ -229,11 +244,11 @@ func (s *Session) Expires() time.Time {
 
 // SetMaxAge gives this session a lifetime of its own, as "remember me" does: the
 // browser keeps the cookie, and the session lives unused, for d rounded up to
-// seconds, but not beyond the absolute timeout. It takes the place of [Cookie].MaxAge
+// seconds, but not beyond what is left of the absolute timeout. It takes the place of [Cookie].MaxAge
 // and of [Options.IdleTimeout]. Zero means until the browser closes, whatever MaxAge
 // says, and IdleTimeout on the server.
-// A negative d, or one under a second as JavaScript's milliseconds are, is an
-// error of the session.
+// A negative d, one under a second as JavaScript's milliseconds are, and one over
+// [Options.AbsoluteTimeout] is an error of the session.
 func (s *Session) SetMaxAge(d time.Duration) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -242,21 +257,23 @@ func (s *Session) SetMaxAge(d time.Duration) {
 		s.fail(fmt.Errorf("session: SetMaxAge(%v): negative; Destroy ends a session", d))
 	case d > 0 && d < time.Second:
 		s.fail(fmt.Errorf("session: SetMaxAge(%v): under a second; a day is 24*time.Hour", d))
+	case d > s.manager.options.absoluteTimeout():
+		s.fail(fmt.Errorf("session: SetMaxAge(%v): longer than the AbsoluteTimeout of %v; shorten it, or set AbsoluteTimeout too", d, s.manager.options.absoluteTimeout()))
 	case s.committed && !s.closed:
-		s.fail(fmt.Errorf("SetMaxAge: %w", ErrHeaderSent))
+		s.fail(callError{"SetMaxAge", ErrHeaderSent})
 	default:
 		s.open()
 		switch {
 		case s.phase == stale:
-			s.fail(ErrRenewed)
+			s.fail(callError{"SetMaxAge", ErrRenewed})
 		case s.standing == wire.InGrace: // its response sends no cookie that could have it
 		default:
-			s.apply(func(r *wire.Record) error {
+			s.apply(change{call: "SetMaxAge", make: func(r *wire.Record) error {
 				if own := wire.NewMaxAge(roundUp(d)); r.MaxAge != own {
 					r.MaxAge, r.Used = own, time.Now().UnixMilli()
 				}
 				return nil
-			})
+			}})
 		}
 	}
 }
@@ -319,7 +336,7 @@ func (s *Session) Renew(grace time.Duration) {
 	switch {
 	case s.phase == stale || s.phase == found && s.stored.Secret != s.secret:
 		if grace == 0 {
-			s.fail(fmt.Errorf("Renew: %w", ErrRenewed))
+			s.fail(callError{"Renew", ErrRenewed})
 		}
 	case s.phase == found && s.renewal == nil:
 		s.renewal = &renewal{s.manager.codec.NewID(), grace}
@@ -334,7 +351,7 @@ const maxGrace = 5 * time.Minute
 // mayReplaceCookie acquires the session if the cookie can still be sent.
 func (s *Session) mayReplaceCookie(method string) bool {
 	if s.closed {
-		s.fail(ErrClosed)
+		s.fail(callError{method, ErrClosed})
 		return false
 	}
 	if s.fail(s.acquire()) != nil {
@@ -342,7 +359,7 @@ func (s *Session) mayReplaceCookie(method string) bool {
 	}
 	if s.committed {
 		s.release()
-		s.fail(fmt.Errorf("%s: %w", method, ErrHeaderSent))
+		s.fail(callError{method, ErrHeaderSent})
 		return false
 	}
 	return true
@@ -371,7 +388,7 @@ func (s *Session) Destroy() error {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.closed {
-		return s.fail(ErrClosed)
+		return s.fail(callError{"Destroy", ErrClosed})
 	}
 	if err := s.acquire(); err != nil {
 		return s.fail(err)
@@ -408,7 +425,7 @@ func (s *Session) Save() error {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.closed {
-		return s.fail(ErrClosed)
+		return s.fail(callError{"Save", ErrClosed})
 	}
 	s.open()
 	if s.err != nil {
@@ -419,11 +436,11 @@ func (s *Session) Save() error {
 	}
 	defer s.release()
 	if s.phase == fresh && s.committed {
-		return s.fail(fmt.Errorf("Save: %w", ErrHeaderSent))
+		return s.fail(callError{"Save", ErrHeaderSent})
 	}
 	before := s.writes
 	if err := s.write(true); err != nil {
-		return s.fail(err)
+		return s.fail(s.about(err))
 	}
 	if s.writes == before {
 		return fmt.Errorf("session: ended, nothing is saved: %w", ErrNotFound)
@@ -439,7 +456,7 @@ func (s *Session) Reload() error {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.closed {
-		return s.fail(ErrClosed)
+		return s.fail(callError{"Reload", ErrClosed})
 	}
 	loadedNow := s.phase == unloaded
 	s.open()
@@ -485,8 +502,8 @@ var (
 	// [Options.MaxBytes]. Nothing is saved, and the response is a 500.
 	ErrTooLarge = errors.New("session: too large")
 
-	// ErrEncode is the error of a value that JSON cannot hold. Nothing is saved,
-	// and the response is a 500.
+	// ErrEncode is the error of a value that JSON cannot hold, or not give back as it
+	// was. Nothing is saved, and the response is a 500.
 	ErrEncode = errors.New("session: cannot encode value")
 
 	// ErrRenewed is the error of a change to a session whose cookies another request has
@@ -511,21 +528,15 @@ func (s *Session) unlock() {
 	s.lines = nil
 	s.mu.Unlock()
 	for _, l := range lines {
-		s.manager.log(s.request.Context(), l.level, l.text, l.attrs...)
+		s.manager.logLine(s.request.Context(), s.inner.Pattern, l)
 	}
 }
 
-type logLine struct {
-	level slog.Level
-	text  string
-	attrs []slog.Attr
-}
-
-func (s *Session) say(level slog.Level, text string, attrs ...slog.Attr) {
+func (s *Session) say(level slog.Level, text string, err error, attrs ...slog.Attr) {
 	if s.id.Handle != "" {
 		attrs = append(attrs, slog.String("session", s.manager.codec.LogHandle(s.id.Handle)))
 	}
-	s.lines = append(s.lines, logLine{level, text, attrs})
+	s.lines = append(s.lines, logLine{level: level, text: text, err: err, attrs: attrs})
 }
 
 // fail remembers the first error, and returns err.
@@ -533,7 +544,7 @@ func (s *Session) fail(err error) error {
 	if err != nil && s.err == nil {
 		s.err = err
 		if s.closed {
-			s.say(slog.LevelError, "session: call without effect", slog.Any("err", err))
+			s.say(slog.LevelError, "session: call without effect", err)
 		}
 	}
 	return err
@@ -582,6 +593,9 @@ func (s *Session) release() {
 // open loads the session if nobody has, and counts as use. Every look of the
 // handler goes through it.
 func (s *Session) open() {
+	if s.committed && !s.looked {
+		s.lookedLate.Store(true)
+	}
 	s.used, s.looked = true, true
 	s.load()
 }
@@ -600,15 +614,16 @@ func (s *Session) change(c change) {
 	s.apply(c)
 }
 
-// changeIf sets key to value, and remembers that as c, if key is still old.
-func (s *Session) changeIf(key string, old, value []byte, c change) bool {
+// changeIf sets the key of c to value, and remembers that as c, if the key is still old.
+func (s *Session) changeIf(c change, old, value []byte) bool {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
-	if now := s.now.Get(key); !bytes.Equal(now, old) || (now == nil) != (old == nil) {
+	if now := s.now.Get(c.key); !bytes.Equal(now, old) || (now == nil) != (old == nil) {
 		return false
 	}
-	if n := len(s.changes); s.apply(func(r *wire.Record) error { r.Set(key, value); return nil }) {
+	set := change{c.call, c.key, func(r *wire.Record) error { r.Set(c.key, value); return nil }}
+	if n := len(s.changes); s.apply(set) {
 		s.changes[n] = c
 	}
 	return true
@@ -616,12 +631,12 @@ func (s *Session) changeIf(key string, old, value []byte, c change) bool {
 
 func (s *Session) apply(c change) bool {
 	if s.closed {
-		s.fail(ErrClosed)
+		s.fail(callError{c.String(), ErrClosed})
 		return false
 	}
 	s.open()
 	s.needDates()
-	if s.fail(c(&s.now)) != nil {
+	if s.fail(c.make(&s.now)) != nil {
 		return false
 	}
 	s.calls++
@@ -630,17 +645,39 @@ func (s *Session) apply(c change) bool {
 	}
 	s.changes = append(s.changes, c)
 	if s.phase == fresh && s.committed && !s.busy && !s.now.IsEmpty() {
-		s.fail(ErrHeaderSent)
+		s.fail(s.about(ErrHeaderSent))
 	}
 	return true
 }
 
 // reject is fail for a change that could not be made.
-func (s *Session) reject(err error) {
+func (s *Session) reject(c change, err error) {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.closed {
-		err = ErrClosed
+		err = callError{c.String(), ErrClosed}
 	}
 	s.fail(err)
+}
+
+// A callError says which call an error is about.
+type callError struct {
+	call string
+	err  error
+}
+
+func (e callError) Error() string { return e.err.Error() + ": " + e.call }
+func (e callError) Unwrap() error { return e.err }
+
+// about adds to the error of a save which call it could not save: the last of them.
+func (s *Session) about(err error) error {
+	_, isKnown := errors.AsType[callError](err)
+	switch n := len(s.changes); {
+	case isKnown || !errors.Is(err, ErrRenewed) && !errors.Is(err, ErrHeaderSent):
+	case n > 0:
+		return callError{s.changes[n-1].String(), err}
+	case s.renewal != nil:
+		return callError{"Renew", err}
+	}
+	return err
 }

@@ -513,16 +513,12 @@ func TestSaveStoresNow(t *testing.T) {
 
 // The session ends with its request: later calls change nothing and say so.
 func TestClosedSession(t *testing.T) {
-	sp := &spy{Store: new(session.MemoryStore)}
-	var book logBook
-	v := newVisitor(newManager(t, session.Options{Store: sp, Logger: book.logger()}))
-	v.get(setName("x"))
 	for name, call := range map[string]func(s *session.Session) error{
 		"Set":        func(s *session.Session) error { nameKey.Set(s, "late"); return s.Err() },
 		"Update":     func(s *session.Session) error { counterKey.Update(s, increment); return s.Err() },
 		"Delete":     func(s *session.Session) error { nameKey.Delete(s); return s.Err() },
 		"Pop":        func(s *session.Session) error { nameKey.Pop(s); return s.Err() },
-		"bad value":  func(s *session.Session) error { session.Key[chan int]("c").Set(s, nil); return s.Err() },
+		"Set of c":   func(s *session.Session) error { session.Key[chan int]("c").Set(s, nil); return s.Err() },
 		"SetMaxAge":  func(s *session.Session) error { s.SetMaxAge(time.Hour); return s.Err() },
 		"Renew":      func(s *session.Session) error { s.Renew(0); return s.Err() },
 		"Regenerate": func(s *session.Session) error { s.Regenerate(); return s.Err() },
@@ -531,6 +527,10 @@ func TestClosedSession(t *testing.T) {
 		"Reload":     (*session.Session).Reload,
 	} {
 		for _, loaded := range []bool{true, false} {
+			sp := &spy{Store: new(session.MemoryStore)}
+			var book logBook
+			v := newVisitor(newManager(t, session.Options{Store: sp, Logger: book.logger()}))
+			v.get(setName("x"))
 			var s *session.Session
 			v.get(func(w http.ResponseWriter, r *http.Request) {
 				s = session.From(r.Context())
@@ -540,8 +540,9 @@ func TestClosedSession(t *testing.T) {
 			})
 			sp.took()
 			lines := book.lines()
-			if err := call(s); !errors.Is(err, session.ErrClosed) {
-				t.Errorf("%s, loaded %v: error %v, want ErrClosed", name, loaded, err)
+			method, _, _ := strings.Cut(name, " ")
+			if err := call(s); !errors.Is(err, session.ErrClosed) || loaded && !strings.Contains(err.Error(), ": "+method) {
+				t.Errorf("%s, loaded %v: error %v, want an ErrClosed that names it", name, loaded, err)
 			}
 			if got := sp.took(); got != "" {
 				t.Errorf("%s, loaded %v: calls %q", name, loaded, got)
@@ -549,9 +550,9 @@ func TestClosedSession(t *testing.T) {
 			if book.lines() == lines {
 				t.Errorf("%s, loaded %v: no log line", name, loaded)
 			}
+			check(t, "name", nameOf(v), "x")
 		}
 	}
-	check(t, "name", nameOf(v), "x")
 }
 
 // A Session is safe for concurrent use, and an Update of one goroutine is not
@@ -653,9 +654,6 @@ func TestSetMaxAge(t *testing.T) {
 		time.Sleep(5 * time.Hour)
 		check(t, "at the absolute timeout", nameOf(v), "")
 
-		_, cookie = remember(200 * time.Hour)
-		check(t, "Max-Age, cut to the absolute timeout", cookie.MaxAge, 100*60*60)
-
 		v, cookie = remember(0)
 		check(t, "Max-Age until the browser closes", cookie.MaxAge, 0)
 		time.Sleep(time.Hour)
@@ -663,9 +661,9 @@ func TestSetMaxAge(t *testing.T) {
 	})
 }
 
-// "For ever" is until the absolute timeout, or as long as can be said.
+// Without an absolute timeout "for ever" is as long as can be said.
 func TestLongestLifetimes(t *testing.T) {
-	for _, options := range []session.Options{{}, {StoreTimeout: math.MaxInt64}, {AbsoluteTimeout: -1}, {AbsoluteTimeout: -1, IdleTimeout: math.MaxInt64 / time.Second * time.Second}} {
+	for _, options := range []session.Options{{AbsoluteTimeout: -1, StoreTimeout: math.MaxInt64}, {AbsoluteTimeout: -1}, {AbsoluteTimeout: -1, IdleTimeout: math.MaxInt64 / time.Second * time.Second}} {
 		for _, d := range []time.Duration{math.MaxInt64, math.MaxInt64 - 1e9, 100 * 365 * 24 * time.Hour} {
 			v := newVisitor(newManager(t, options))
 			response := v.get(use(func(s *session.Session) { nameKey.Set(s, "x"); s.SetMaxAge(d) }))

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -49,8 +50,11 @@ func (t *turns) take(ctx context.Context, name string, most time.Duration) (wait
 	if !t.leave(name, mine) {
 		t.give(name) // it came at the same moment
 	}
-	return true, fmt.Errorf("%w: save: other requests of the session were still saving it after %v", ErrUnavailable, most)
+	return true, fmt.Errorf("%w: save: %w: others were still saving it after %v", ErrUnavailable, errContended, most)
 }
+
+// errContended is the error of a save that others, of the same session, have prevented.
+var errContended = errors.New("too many requests change the session at once")
 
 // leave takes one who waits out of the queue, and reports whether it was there.
 func (t *turns) leave(name string, mine chan struct{}) bool {

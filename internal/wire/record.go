@@ -153,6 +153,16 @@ func (r *Record) Size() (n int) {
 	return n
 }
 
+// Largest returns the key of the largest value, and the size of that.
+func (r *Record) Largest() (key string, size int) {
+	for _, v := range r.Values() {
+		if key == "" || len(v.JSON) > size {
+			key, size = string(v.Key), len(v.JSON)
+		}
+	}
+	return key, size
+}
+
 // SameData reports whether r and o hold the same values and lifetime, to the byte.
 func (r *Record) SameData(o *Record) bool {
 	switch {
