@@ -497,10 +497,16 @@ func (s *Session) deleteRetired() error {
 }
 
 func (s *Session) deleteRetiredWithin(ctx context.Context) (err error) {
+	if s.undeleted != nil {
+		return s.undeleted
+	}
 	for len(s.retired) > 0 && err == nil {
 		s.outside(func() { err = s.manager.remove(ctx, s.retired[0]) })
-		if err == nil {
+		switch {
+		case err == nil:
 			s.retired = s.retired[1:]
+		case ctx.Err() != nil: // a request does not wait for that twice
+			s.undeleted = err
 		}
 	}
 	return err

@@ -451,3 +451,72 @@ func TestSetMaxAgeAndAbsoluteTimeout(t *testing.T) {
 		check(t, "Max-Age of what is left", response.Cookies()[0].MaxAge, 60*60*60)
 	})
 }
+
+// A store that does not answer is waited for three times at most, whatever the handler calls:
+// once for a load or a save, once to end a session, and once for what an earlier Save has left.
+func TestLongestWaitForAStoreThatHangs(t *testing.T) {
+	const timeout = time.Second
+	all := func(s *session.Session) {
+		nameKey.Get(s)
+		nameKey.Set(s, "y")
+		counterKey.Update(s, increment)
+		s.Save()
+		s.Reload()
+		s.Renew(0)
+		for range 3 {
+			s.Destroy()
+		}
+		s.Regenerate()
+		s.Save()
+		s.Destroy()
+		nameKey.Set(s, "z")
+	}
+	for name, tt := range map[string]struct {
+		method string
+		do     func(s *session.Session, hang func())
+		want   time.Duration
+	}{
+		"a POST":           {http.MethodPost, func(s *session.Session, _ func()) { all(s) }, 1 * timeout},
+		"a read":           {http.MethodGet, func(s *session.Session, _ func()) { nameKey.Get(s) }, 1 * timeout},
+		"all in a GET":     {http.MethodGet, func(s *session.Session, _ func()) { all(s) }, 2 * timeout},
+		"a save":           {http.MethodGet, func(s *session.Session, hang func()) { nameKey.Set(s, "y"); hang() }, 1 * timeout},
+		"a login":          {http.MethodGet, func(s *session.Session, hang func()) { s.Regenerate(); nameKey.Set(s, "y"); hang() }, 1 * timeout},
+		"all after a load": {http.MethodGet, func(s *session.Session, hang func()) { nameKey.Get(s); hang(); all(s) }, 2 * timeout},
+		"all after a renewal and a Save": {http.MethodGet, func(s *session.Session, hang func()) {
+			s.Renew(0)
+			s.Save()
+			hang()
+			nameKey.Set(s, "y")
+			s.Save()
+			s.Destroy()
+		}, 3 * timeout},
+		"all after a Regenerate and a Save": {http.MethodGet, func(s *session.Session, hang func()) {
+			s.Regenerate()
+			s.Save()
+			hang()
+			all(s)
+		}, 2 * timeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				sp := &spy{Store: new(session.MemoryStore)}
+				v := newVisitor(newManager(t, session.Options{Store: sp, StoreTimeout: timeout}))
+				v.get(setName("x"))
+				answers := make(chan struct{})
+				hang := func() {
+					sp.mu.Lock()
+					defer sp.mu.Unlock()
+					sp.before = func(string, string) error { <-answers; return errors.New("too late") }
+				}
+				if strings.Contains(name, "POST") || name == "a read" || name == "all in a GET" {
+					hang()
+				}
+				began := time.Now()
+				response := v.do(tt.method, use(func(s *session.Session) { tt.do(s, hang) }))
+				check(t, "waited", time.Since(began), tt.want)
+				check(t, "status", response.StatusCode, http.StatusServiceUnavailable)
+				close(answers)
+			})
+		})
+	}
+}

@@ -82,7 +82,9 @@ type Options struct {
 	// StoreTimeout bounds what a request waits for the store: each load, and
 	// everything that a save needs with its retries and the wait for other saves of
 	// the same session, whatever the store's own settings. Zero means
-	// DefaultStoreTimeout. A call that is still running then is abandoned.
+	// DefaultStoreTimeout. A call that is still running then is abandoned. A request waits
+	// three times at most for a store that does not answer, whatever its handler calls: for a
+	// load or a save, for the end of a session, and for what an earlier Save has left to do.
 	StoreTimeout time.Duration
 
 	// MaxBytes is the size of the largest record to write. Zero means

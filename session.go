@@ -142,6 +142,7 @@ type state struct {
 	renewal   *renewal     // that the next save is to make
 	destroyed *wire.Record // what Destroy ended, if it was known
 	retired   []string     // handles to delete when the session is saved or destroyed
+	undeleted error        // of a deletion that took all its time
 	err       error
 	lines     []logLine
 	vary      [1]string // of the response's header
