@@ -908,3 +908,37 @@ func (s *contextStore) Load(ctx context.Context, key string) ([]byte, error) {
 	}
 	return s.Store.Load(ctx, key)
 }
+
+// A handler's panic that is recovered inside is no panic to the sessions: the response is
+// what the recoverer makes of it, and what had changed is saved. A recoverer outside sees the
+// panic, and nothing is saved.
+func TestPanicRecoveredInside(t *testing.T) {
+	recoverer := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer func() {
+				if recover() != nil {
+					w.WriteHeader(http.StatusInternalServerError)
+				}
+			}()
+			next.ServeHTTP(w, r)
+		})
+	}
+	m := newManager(t, session.Options{})
+	for name, tt := range map[string]struct {
+		server http.Handler
+		want   string
+	}{
+		"inside":  {m.Handler(recoverer(app)), "changed"},
+		"outside": {recoverer(m.Handler(app)), "before"},
+	} {
+		v := newVisitor(m)
+		v.get(setName("before"))
+		v.server = tt.server
+		response := v.get(func(w http.ResponseWriter, r *http.Request) {
+			nameKey.Set(session.From(r.Context()), "changed")
+			panic("a bug")
+		})
+		check(t, name+": status", response.StatusCode, http.StatusInternalServerError)
+		check(t, name+": name", nameOf(v), tt.want)
+	}
+}

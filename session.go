@@ -75,7 +75,9 @@
 //
 // With a Set-Cookie goes Cache-Control: no-store, and a response for which the
 // session was looked at has Vary: Cookie. An untouched request gets neither, unless
-// the options send a cookie with it.
+// the options send a cookie with it. A handler that looks only after the first byte, and
+// writes on, comes too late for Vary: that is logged, and the response is cut off if its
+// Cache-Control lets shared caches keep it.
 package session
 
 import (
@@ -304,7 +306,8 @@ func (s *Session) Regenerate() {
 // A grace of 0 makes every cookie worthless but the new one. That is right where rights grow
 // or a credential changes: the old cookie may be in somebody else's hands. A request that
 // was under way with it is anonymous or, if it changes the session, fails with
-// [ErrRenewed]. For a rotation by time, 30 seconds are right. The most are 5 minutes; more,
+// [ErrRenewed]. All that a replaced cookie can still do, however old it is, is to end the
+// session, by Destroy or Regenerate. For a rotation by time, 30 seconds are right. The most are 5 minutes; more,
 // or a negative grace, is an error of the session.
 //
 // A request that comes with the cookie before, within its grace, has all of the session: it
