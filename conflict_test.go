@@ -499,3 +499,24 @@ func TestDeadlineWhileTheRequestRuns(t *testing.T) {
 		check(t, "name", nameOf(v), "x")
 	})
 }
+
+// A save that others always come before is unavailable in the end, and says what it was.
+func TestConflictThatNeverEnds(t *testing.T) {
+	sp := &spy{Store: new(session.MemoryStore)}
+	var failed error
+	m := newManager(t, session.Options{Store: sp, StoreTimeout: 50 * time.Millisecond,
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err }})
+	v := newVisitor(m)
+	for op, request := range map[string]handler{
+		"S": setName("y"),
+		"C": use(func(s *session.Session) { s.Regenerate(); nameKey.Set(s, "z") }),
+	} {
+		sp.on("", nil)
+		v.get(setName("x"))
+		sp.on(op, func() error { return session.ErrConflict })
+		check(t, op+": status", v.post(request).StatusCode, refused)
+		if !errors.Is(failed, session.ErrUnavailable) || errors.Is(failed, session.ErrConflict) || !strings.Contains(failed.Error(), "conflicts with what others had saved") {
+			t.Errorf("%s: the error %v", op, failed)
+		}
+	}
+}

@@ -50,7 +50,7 @@ func (m *Manager) follow(ctx context.Context, at string) (stored, error) {
 func (m *Manager) await(ctx context.Context, st stored, err error) (stored, error) {
 	for attempt := 2; err == nil && st.Moving; attempt++ {
 		if err := wire.Pause(ctx, attempt); err != nil {
-			return stored{}, unavailable("save", err)
+			return stored{}, unavailable("save", fmt.Errorf("another request has not finished its renewal: %w", err))
 		}
 		st, err = m.follow(ctx, st.At)
 	}
@@ -76,8 +76,9 @@ func (m *Manager) alive(st stored, err error) (stored, error) {
 }
 
 // create saves next under i, or under another id if i is in use.
-func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (wire.ID, stored, error) {
-	save := m.nextSave()
+func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (id wire.ID, st stored, err error) {
+	save, conflicts := m.nextSave(), 0
+	defer func() { err = afterConflicts(ctx, conflicts, err) }()
 	for attempt := 1; ; attempt++ {
 		now := time.Now()
 		if m.absoluteEnd(&next) <= now.UnixMilli() {
@@ -106,6 +107,7 @@ func (m *Manager) create(ctx context.Context, i wire.ID, next wire.Record) (wire
 			m.takeBack(ctx, i.Handle)
 			return i, stored{}, lookErr
 		}
+		conflicts++
 		i = m.codec.NewID()
 		if err := wire.Pause(ctx, attempt); err != nil {
 			return i, stored{}, unavailable("save", err)
@@ -141,14 +143,15 @@ type renewal struct {
 // makes the request's changes on that and tries again. The error is ErrNotFound if the
 // session has ended, and ErrRenewed if another request has made all cookies worthless but
 // its own since the old record was loaded.
-func (m *Manager) swap(ctx context.Context, s swap) (stored, error) {
+func (m *Manager) swap(ctx context.Context, s swap) (st stored, err error) {
 	name := s.old.Name()
 	waited, err := m.turns.take(ctx, name, m.options.StoreTimeout)
 	if err != nil {
 		return stored{}, err
 	}
 	defer m.turns.give(name)
-	save := m.nextSave()
+	save, conflicts := m.nextSave(), 0
+	defer func() { err = afterConflicts(ctx, conflicts, err) }()
 	if waited || s.old.Moving { // the old record is not the last any more, or will soon not be
 		now, err := m.follow(ctx, s.old.At)
 		if now, err = m.await(ctx, now, err); err == nil {
@@ -169,6 +172,7 @@ func (m *Manager) swap(ctx context.Context, s swap) (stored, error) {
 			return stored{}, err
 		}
 		if errors.Is(err, ErrConflict) {
+			conflicts++
 			if err := wire.Pause(ctx, attempt); err != nil {
 				return stored{}, unavailable("save", err)
 			}
@@ -195,6 +199,15 @@ func (m *Manager) swap(ctx context.Context, s swap) (stored, error) {
 			return stored{}, err
 		}
 	}
+}
+
+// afterConflicts returns the error of a save, which also says how many conflicts it had
+// before if its time is over. It is no ErrConflict.
+func afterConflicts(ctx context.Context, conflicts int, err error) error {
+	if conflicts == 0 || ctx.Err() == nil || !errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w, after %d conflicts with what others had saved", err, conflicts)
 }
 
 // rebase makes the save one of what others have made of the old record.
