@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,52 +11,55 @@ import (
 )
 
 // A boundedStore gives up a call of its store when the context ends, even if the store
-// does not. A panic of the store is one of ours.
+// does not, and before that when Redis refuses the connection that the call needs. A panic
+// of the store is one of ours.
 type boundedStore struct {
 	store   Store
 	timeout time.Duration // of the contexts, for the error
 	callers callers       // nil: a new one for each call
+	redis   *RedisStore   // nil for another store, or one with a client of an unknown type
+	dials   *dials        // of its client
 }
 
-func bounded(store Store, timeout time.Duration) boundedStore {
-	b := boundedStore{store: store, timeout: timeout}
+func bounded(store Store, timeout time.Duration) *boundedStore {
+	b := &boundedStore{store: store, timeout: timeout}
 	// Not for other stores: an idle caller would outlive a testing/synctest bubble, in which
 	// an app may test what it does with a store of its own.
 	if redis, ok := store.(*RedisStore); ok && isGoRedis(redis.Client) {
-		b.callers = make(callers)
+		b.callers, b.redis, b.dials = make(callers), redis, dialsOf(redis.Client)
 	}
 	return b
 }
 
-func (b boundedStore) Load(ctx context.Context, key string) ([]byte, error) {
-	return ask(ctx, b, func() ([]byte, error) { return b.store.Load(ctx, key) })
+func (b *boundedStore) Load(ctx context.Context, key string) ([]byte, error) {
+	return ask(ctx, b, key, func() ([]byte, error) { return b.store.Load(ctx, key) })
 }
 
-func (b boundedStore) Create(ctx context.Context, key string, data []byte, ttl time.Duration) error {
-	return tell(ctx, b, func() error { return b.store.Create(ctx, key, data, ttl) })
+func (b *boundedStore) Create(ctx context.Context, key string, data []byte, ttl time.Duration) error {
+	return tell(ctx, b, key, func() error { return b.store.Create(ctx, key, data, ttl) })
 }
 
-func (b boundedStore) CompareAndSwap(ctx context.Context, key string, old, data []byte, ttl time.Duration) error {
-	return tell(ctx, b, func() error { return b.store.CompareAndSwap(ctx, key, old, data, ttl) })
+func (b *boundedStore) CompareAndSwap(ctx context.Context, key string, old, data []byte, ttl time.Duration) error {
+	return tell(ctx, b, key, func() error { return b.store.CompareAndSwap(ctx, key, old, data, ttl) })
 }
 
-func (b boundedStore) Delete(ctx context.Context, key string) error {
-	return tell(ctx, b, func() error { return b.store.Delete(ctx, key) })
+func (b *boundedStore) Delete(ctx context.Context, key string) error {
+	return tell(ctx, b, key, func() error { return b.store.Delete(ctx, key) })
 }
 
-func tell(ctx context.Context, b boundedStore, call func() error) error {
-	_, err := ask(ctx, b, func() (struct{}, error) { return struct{}{}, call() })
+func tell(ctx context.Context, b *boundedStore, key string, call func() error) error {
+	_, err := ask(ctx, b, key, func() (struct{}, error) { return struct{}{}, call() })
 	return err
 }
 
-func ask[T any](ctx context.Context, b boundedStore, call func() (T, error)) (T, error) {
+func ask[T any](ctx context.Context, b *boundedStore, key string, call func() (T, error)) (T, error) {
 	type answer struct {
 		value    T
 		err      error
 		panicked any
 		returned bool
 	}
-	answers := make(chan answer, 1)
+	answers, first := make(chan answer, 1), b.dials.nextFailure()
 	b.callers.run(func() {
 		var a answer
 		defer func() {
@@ -64,24 +68,104 @@ func ask[T any](ctx context.Context, b boundedStore, call func() (T, error)) (T,
 				a.err = errors.New("the store's goroutine ended")
 			}
 			answers <- a
+			b.hasAnswered(a.err)
 		}()
 		a.value, a.err = call()
 		a.returned = true
 	})
-	var a answer
-	select {
-	case a = <-answers:
-	case <-ctx.Done():
-		select {
-		case a = <-answers:
-		default:
-			a.err = fmt.Errorf("no answer within %v: %w", b.timeout, ctx.Err())
-		}
-	}
+	a, err := await(ctx, b, key, answers, first)
 	if a.panicked != nil {
 		panic(a.panicked)
 	}
-	return a.value, a.err
+	if err = cmp.Or(err, a.err); err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = noAnswer{within: b.timeout, ended: ctx.Err(), cause: b.cause(key)}
+	}
+	return a.value, err
+}
+
+// A refusal counts if it stands at each of some looks. A connection that is free is found
+// between two of them, also on a machine that is busy.
+const (
+	looksAtRefusal = 2
+	betweenLooks   = 12 * time.Millisecond
+)
+
+// await waits for the answer to a call that began before the first failed dial. The error is
+// that of the context, or that of a dial if the key's server refuses it and nothing is left
+// that could answer.
+func await[A any](ctx context.Context, b *boundedStore, key string, answers <-chan A, first *failure) (a A, err error) {
+	var begun, last *refusal
+	var look <-chan time.Time
+	looks := 0
+	for next := first; ; {
+		select {
+		case a = <-answers:
+			return a, nil
+		case <-next.happens:
+			next = b.dials.nextFailure()
+			if look != nil {
+				continue
+			}
+			if r := b.refusal(key, first); r.err != nil {
+				begun, last, looks = cmp.Or(begun, &r), &r, 0
+				look = time.After(betweenLooks)
+			}
+		case <-look:
+			look = nil
+			r := b.refusal(key, first)
+			if r.err == nil || !r.isTotal(*begun) || r.reused != last.reused {
+				continue
+			}
+			if looks++; looks == looksAtRefusal {
+				return a, r.err
+			}
+			look = time.After(betweenLooks)
+		case <-ctx.Done():
+			select {
+			case a = <-answers:
+				return a, nil
+			default:
+				return a, ctx.Err()
+			}
+		}
+	}
+}
+
+// hasAnswered is called when a call has ended.
+func (b *boundedStore) hasAnswered(err error) {
+	if b.redis != nil {
+		b.dials.answer(b.redis.Client, err, b.timeout)
+	}
+}
+
+// refusal is that of the dials, which are not nil.
+func (b *boundedStore) refusal(key string, first *failure) refusal {
+	return b.dials.refusal(b.redis.Client, b.redis.key(key), first)
+}
+
+func (b *boundedStore) cause(key string) error {
+	if b.redis == nil {
+		return nil
+	}
+	return b.dials.cause(b.redis.Client, b.redis.key(key))
+}
+
+// A noAnswer is the error of a call that was given up. It says the last thing that is known of
+// its cause.
+type noAnswer struct {
+	within       time.Duration
+	ended, cause error // cause may be nil
+}
+
+func (e noAnswer) Error() string {
+	return fmt.Sprintf("no answer within %v: %v", e.within, cmp.Or(e.cause, e.ended))
+}
+
+func (e noAnswer) Unwrap() []error {
+	if e.cause == nil {
+		return []error{e.ended}
+	}
+	return []error{e.ended, e.cause}
 }
 
 // Callers are goroutines that make calls, one after the other. One that has nothing to do
@@ -123,4 +207,4 @@ func (c callers) serve(call func()) {
 	}
 }
 
-var _ wire.Store = boundedStore{}
+var _ wire.Store = (*boundedStore)(nil)

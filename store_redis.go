@@ -41,7 +41,8 @@ type RedisStore struct {
 	// which may cache, and a [redis.Ring], which gives the keys of a shard that is down to
 	// another. New cannot see ReplicaOnly of [redis.NewFailoverClient], with which every
 	// write fails. A client of a type that go-redis does not have is used as it is, one
-	// command at a time.
+	// command at a time. To any other New adds a hook, which sees when Redis refuses a
+	// connection.
 	Client RedisClient
 
 	// Prefix stands before each key. Empty means "sess:", as with connect-redis.
