@@ -207,7 +207,7 @@ func afterConflicts(ctx context.Context, conflicts int, err error) error {
 	if conflicts == 0 || ctx.Err() == nil || !errors.Is(err, ErrUnavailable) {
 		return err
 	}
-	return fmt.Errorf("%w, after %d conflicts with what others had saved", err, conflicts)
+	return fmt.Errorf("%w: %w: %d conflicts with what others had saved", err, errContended, conflicts)
 }
 
 // rebase makes the save one of what others have made of the old record.
