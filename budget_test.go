@@ -190,10 +190,6 @@ func budgetCost(t *testing.T, sent *redistest.Commands, store session.Store, req
 		set(&before)
 	}
 	who, what, _ := strings.Cut(request, ": ")
-	if who == "due" {
-		before.AbsoluteTimeout = time.Hour // and so the deadline is to move from there to where the options have it
-		before.Cookie.MaxAge = min(before.Cookie.MaxAge, time.Hour)
-	}
 	what, isPost := strings.CutSuffix(what, ", POST")
 	do, known := budgetRequests[what]
 	if !ok || !known {
@@ -208,6 +204,12 @@ func budgetCost(t *testing.T, sent *redistest.Commands, store session.Store, req
 				s.SetMaxAge(48 * time.Hour)
 			}
 		}))
+		if who == "due" { // the store is told of an end that is earlier than the options have it
+			early := before
+			early.AbsoluteTimeout = time.Hour
+			early.Cookie.MaxAge = min(early.Cookie.MaxAge, time.Hour)
+			v.elsewhere(newManager(t, early)).get(use(func(s *session.Session) { s.Save() }))
+		}
 		return v
 	}
 	v, second := begin(), ""

@@ -209,11 +209,19 @@ func (s *Session) commit() error {
 	return s.err
 }
 
-// miss is commit where the header left by another way.
+// miss is commit where the header left by another way. What would need a cookie fails.
 func (s *Session) miss() {
 	s.mu.Lock()
 	defer s.unlock()
 	s.committed = true
+	switch {
+	case s.renewal != nil:
+		s.fail(callError{"Renew", ErrHeaderSent})
+	case s.regenerated:
+		s.fail(callError{"Regenerate", ErrHeaderSent})
+	case s.sendCookie == issueCookie:
+		s.fail(callError{"Save", ErrHeaderSent})
+	}
 }
 
 // A cookieState says what the response does with the client's cookie.

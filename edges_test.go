@@ -243,7 +243,9 @@ func (p passing) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 // An adaptor that passes on the request and not the ResponseWriter, as gin's
 // `c.Request = r; c.Next()`, has the handler write around the session's. That is logged with
 // the remedy; what the client has a cookie for is saved, and what needs one is cut off.
-func TestWrittenAround(t *testing.T) {
+func TestWrittenAround(t *testing.T) { inBubble(t, testWrittenAround) }
+
+func testWrittenAround(t *testing.T) {
 	var book logBook
 	m := newManager(t, session.Options{Logger: book.logger()})
 	v := newVisitor(m)
@@ -268,22 +270,49 @@ func TestWrittenAround(t *testing.T) {
 			io.WriteString(w, "done")
 		}
 	}
+	lines := func() (n int) {
+		n = strings.Count(book.String(), "around the ResponseWriter of Manager.Handler")
+		return n
+	}
 	check(t, "a change: aborted", around(v, write("y"), direct), false)
 	check(t, "a change", nameOf(v), "y")
-	check(t, "a change, behind another writer: aborted", around(v, write("z"), func(w http.ResponseWriter) http.ResponseWriter { return passing{w} }), false)
-	check(t, "a change, behind another writer", nameOf(v), "z")
-	check(t, "lines", book.lines(), 1)
-	if log := book.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "around the ResponseWriter of Manager.Handler") || !strings.Contains(log, "pass that ResponseWriter on") {
+	check(t, "lines", lines(), 1)
+	if log := book.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "pass that ResponseWriter on") {
 		t.Errorf("log: %s", log)
 	}
+	time.Sleep(time.Minute) // or the next line is left out
+	check(t, "a change, behind another writer: aborted", around(v, write("z"), func(w http.ResponseWriter) http.ResponseWriter { return passing{w} }), false)
+	check(t, "a change, behind another writer", nameOf(v), "z")
+	check(t, "lines, behind another writer", lines(), 2)
+
 	check(t, "a new session: aborted", around(newVisitor(m), write("x"), direct), true)
 	if log := book.String(); !strings.Contains(log, `the header is sent`) || !strings.Contains(log, `Set of key \"name\"`) {
 		t.Errorf("log: %s", log)
 	}
+	for name, call := range map[string]func(s *session.Session){
+		"Renew":      func(s *session.Session) { s.Renew(0) },
+		"Regenerate": func(s *session.Session) { s.Regenerate() },
+		"Save":       func(s *session.Session) { s.Renew(0); s.Save() },
+	} {
+		v := newVisitor(m)
+		v.get(setName("x"))
+		time.Sleep(time.Minute)
+		check(t, name+": aborted", around(v, func(w http.ResponseWriter, r *http.Request) {
+			call(session.From(r.Context()))
+			io.WriteString(w, "done")
+		}, direct), true)
+		if log := book.String(); !strings.Contains(log, "Write: "+name) {
+			t.Errorf("%s: log: %s", name, log)
+		}
+		if name != "Save" {
+			check(t, name+": the cookie that the client has opens", nameOf(v), "x")
+		}
+	}
 
-	lines := book.lines()
+	time.Sleep(time.Minute)
+	before := lines()
 	check(t, "nothing written: aborted", around(v, func(http.ResponseWriter, *http.Request) {}, direct), false)
-	check(t, "lines when nothing was written around it", book.lines()-lines, 0)
+	check(t, "lines when nothing was written around it", lines()-before, 0)
 }
 
 // From with a context that is not the request's says which one it wants.
@@ -366,6 +395,7 @@ func TestValuesThatAreReadBack(t *testing.T) {
 	keeps(t, "a slice of itself", nested{nil, {}})
 	keeps(t, "a time", time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC))
 	keeps(t, "a pointer", new("x"))
+	keeps(t, "a list of any values", []any{1.5, nil, "x"})
 	keeps(t, "any values under a key", map[string]any{"a": 1.5, "b": []any{"\ufffd", nil}})
 	keeps(t, "a type whose methods are those of its pointer", *big.NewInt(1 << 40))
 }
