@@ -92,8 +92,8 @@ func (c *Cookie) template() http.Cookie {
 }
 
 // validate returns one error for each thing that browsers would refuse or
-// silently change.
-func (c *Cookie) validate() []error {
+// silently change. Another program's cookie may have any lifetime.
+func (c *Cookie) validate(isForeign bool) []error {
 	var errs []error
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf("Cookie."+format, args...)) }
 
@@ -112,7 +112,7 @@ func (c *Cookie) validate() []error {
 		refuse("Name is %q; its prefix needs a secure cookie that scripts cannot read", name)
 	}
 
-	if c.MaxAge < 0 || c.MaxAge > maxCookieAge {
+	if c.MaxAge < 0 || c.MaxAge > maxCookieAge && !isForeign {
 		refuse("MaxAge is %v; it can be from 0 to 400 days", c.MaxAge)
 	}
 	if err := wholeSeconds(c.MaxAge); err != nil {
@@ -239,12 +239,14 @@ func (p *presented) all() iter.Seq[candidate] {
 }
 
 // cookieValue returns the value in a pair of a Cookie header, if the pair has the name.
-// Values with bytes that no server may send are none, as in net/http.
+// Values with bytes that no server may send are none, as in net/http; space around the name and
+// the value is not theirs, as in Node.
 func cookieValue(pair, name string) (value string, quoted, ok bool) {
 	pairName, value, _ := strings.Cut(textproto.TrimString(pair), "=")
 	if textproto.TrimString(pairName) != name {
 		return "", false, false
 	}
+	value = textproto.TrimString(value)
 	if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
 		value, quoted = value[1:len(value)-1], true
 	}

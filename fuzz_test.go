@@ -238,6 +238,7 @@ func FuzzCookieHeader(f *testing.F) {
 		"__Host-sid=\"" + good + "\"", "__Host-sid=AAAA; __Host-sid=BBBB; __Host-sid=" + good, "=;=;,", "__Host-sid=" + good + "=",
 		"__Host-sid =" + good, "__Host-sid=" + respell(good), strings.Repeat("__Host-sid=x;", 7) + "__Host-sid=" + good,
 		strings.Repeat("__Host-sid=x;", 8) + "__Host-sid=" + good, "a=\x00; __Host-sid=" + good + "\t;;",
+		"__Host-sid= " + good, "__Host-sid\t=\t " + good + " ; a=b", "__Host-sid= \"" + good + "\"", "__Host-sid=\" " + good + "\"",
 	} {
 		f.Add(seed)
 	}
@@ -262,9 +263,15 @@ func FuzzCookieHeader(f *testing.F) {
 	})
 }
 
-// has reports whether one of the cookies of our name has the value, not quoted.
+// has reports whether one of the cookies of our name has the value, not quoted, for net/http
+// as it is without the space around names and values.
 func has(header, value string) bool {
-	named := (&http.Request{Header: http.Header{"Cookie": {header}}}).CookiesNamed("__Host-sid")
+	pairs := strings.Split(header, ";")
+	for i, pair := range pairs {
+		name, value, _ := strings.Cut(pair, "=")
+		pairs[i] = strings.Trim(name, " \t\r\n") + "=" + strings.Trim(value, " \t\r\n")
+	}
+	named := (&http.Request{Header: http.Header{"Cookie": {strings.Join(pairs, ";")}}}).CookiesNamed("__Host-sid")
 	return slices.ContainsFunc(named, func(c *http.Cookie) bool { return c.Value == value && !c.Quoted })
 }
 

@@ -25,7 +25,7 @@ type WireFormat interface{ wire.Format }
 // nativeFormat is this library's own format.
 type nativeFormat struct{}
 
-func (nativeFormat) TakesWeakSecrets() bool { return false }
+func (nativeFormat) IsForeign() bool { return false }
 
 func (nativeFormat) NewCodec(settings wire.Settings) wire.Codec {
 	c := &nativeCodec{cookie: settings.Cookie}

@@ -171,7 +171,7 @@ func (o *Options) validate() error {
 		}
 	}
 	errs = append(errs, o.validateSecrets()...)
-	errs = append(errs, o.Cookie.validate()...)
+	errs = append(errs, o.Cookie.validate(o.WireFormat.IsForeign())...)
 
 	absolute := o.absoluteTimeout()
 	if o.IdleTimeout < 0 {
@@ -219,7 +219,7 @@ func (o *Options) validateSecrets() (errs []error) {
 			refuseAt(at, "stands in the list already")
 		}
 	}
-	if !o.WireFormat.TakesWeakSecrets() {
+	if !o.WireFormat.IsForeign() {
 		for _, weakness := range o.weakSecrets() {
 			errs = append(errs, fmt.Errorf("%w; make one with: openssl rand -base64 32", weakness))
 		}

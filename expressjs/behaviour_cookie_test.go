@@ -72,6 +72,16 @@ func cookieBehaviours() []behaviour {
 			expect(t, "expires", memberOf(t, site, b.sid(), "expires"), `"2026-01-01T00:01:00.000Z"`)
 			refused("must be whole seconds", maxAge(1500*time.Millisecond))(t)
 		})},
+		{"EXPI-4", timed(func(t *testing.T) {
+			site := newSite(t, maxAge(2*time.Second))
+			b := site.visitor()
+			b.get(setUser("u1"))
+			for range 300 {
+				b.get(readUser)
+				time.Sleep(150*time.Millisecond + 333*time.Microsecond) // so that the deadline moves each time
+			}
+			expect(t, "originalMaxAge after 300 reads", memberOf(t, site, b.sid(), "originalMaxAge"), "2000")
+		})},
 		{"EXPI-6", timed(func(t *testing.T) {
 			refused("it can be from 0", maxAge(-time.Second))(t)
 			site := newSite(t, maxAge(0))

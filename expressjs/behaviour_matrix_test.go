@@ -179,7 +179,7 @@ var newRows = []struct {
 	{"cookieMaxAgeModify", "S; new+999 and S; new+999", "C new+999", "C new+999", "L C new+999", "C new+999", ""},
 	{"cookieExpiresNull", "-; - and S; new", "", "", "L", "C new", ""},
 	{"cookieExpiresNullModify", "S; new and S; new", "C new", "C new", "L C new", "C new", ""},
-	{"cookieExpiresFalseModify", "S; new and S; new", "C new", "C new", "L C new", "C new", ""},
+	{"cookieExpiresFalseModify", "S; new and S; new", "C new", "C new", "L C new", "C new", falsy},
 }
 
 func matrixBehaviours() (all []behaviour) {

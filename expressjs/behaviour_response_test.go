@@ -42,7 +42,7 @@ func responseBehaviours() []behaviour {
 			for name, h := range map[string]http.HandlerFunc{"204": noContent, "302": redirect, "nothing": func(http.ResponseWriter, *http.Request) {}} {
 				t.Run(name, timed(afterSave(h)))
 			}
-			server := httptest.NewServer(newSite(t, saveUninitialized).Handler(http.HandlerFunc(noContent)))
+			server := httptest.NewServer(newSite(t, saveUninitialized).Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
 			defer server.Close()
 			response, err := http.Get(server.URL)
 			if err != nil {
@@ -50,6 +50,7 @@ func responseBehaviours() []behaviour {
 			}
 			response.Body.Close()
 			expect(t, "chunked", len(response.TransferEncoding) > 0, false)
+			expect(t, "Content-Length", response.Header.Get("Content-Length"), "0")
 		}},
 		{"WT-6", timed(func(t *testing.T) {
 			site := newSite(t)

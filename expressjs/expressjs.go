@@ -18,6 +18,12 @@
 //
 // # What is promised when both sides write
 //
+// First, set resave: false in the Express app. With resave: true, which is Express's
+// default, each of its requests saves the session as it was when the request began, also one
+// that only reads. One that runs beside a logout in Go brings the session back, and one that
+// runs beside a change in Go undoes it. With resave: false only a request that changes the
+// session saves it; connect-redis keeps the others' sessions alive without.
+//
 // The promises of package session hold between requests that Go answers. Express saves by
 // overwriting, and nobody can stop it:
 //
@@ -34,8 +40,9 @@
 //     regenerates it after, ends what is under the old id, where nothing is any more: the
 //     session goes on under the new one.
 //
-//   - An Express request that only reads sets the time to live anew, to the lifetime that it
-//     has loaded: a lifetime that Go has changed meanwhile holds from the next use on.
+//   - An Express request that only reads, with resave: false, sets the time to live anew, to
+//     the lifetime that it has loaded: a lifetime that Go has changed meanwhile holds from the
+//     next use on.
 //
 // Routes that change the same values at the same time are best moved together. In a slow
 // Express route that stays, call req.session.reload just before the change: it then
@@ -116,6 +123,12 @@ type Options struct {
 	// Rolling is rolling. The cookie is sent again with each move of the deadline, once
 	// per twentieth of the lifetime; Express sends it with every response.
 	Rolling bool
+
+	// MaxBytes is the size of the largest record that Go writes, as in [session.Options].
+	// Express has no such limit. Zero means [session.DefaultMaxBytes]. A session that
+	// Express has made larger is read, and can be changed as long as its values do not grow;
+	// a change by which they do is a [session.ErrTooLarge].
+	MaxBytes int
 }
 
 // Cookie is the cookie option of express-session. Its zero value sends
@@ -125,7 +138,7 @@ type Cookie struct {
 	_ [0]func()
 
 	// MaxAge is maxAge, in whole seconds: Express's 60000 is time.Minute. Zero means until
-	// the browser closes. The option expires, which Express only turns into a maxAge,
+	// the browser closes. It may be longer than the 400 days at which browsers end a cookie. The option expires, which Express only turns into a maxAge,
 	// is not here.
 	MaxAge time.Duration
 
@@ -192,7 +205,7 @@ func New(options Options) (*session.Manager, error) {
 
 // Session returns the options for [session.New] that make a Manager for the sessions
 // of an Express app. What Express has no option for can be added to them: a
-// StoreTimeout, MaxBytes, an ErrorHandler, a Logger, an AbsoluteTimeout. Express has no
+// StoreTimeout, an ErrorHandler, a Logger, an AbsoluteTimeout. Express has no
 // absolute timeout, so they have none: a session that Go has ended because of one goes on in
 // Express.
 func (o Options) Session() (session.Options, error) {
@@ -210,6 +223,7 @@ func (o Options) Session() (session.Options, error) {
 		DisableTouch:      o.Store.DisableTouch,
 		IdleTimeout:       cmp.Or(o.Store.TTL, defaultTTL),
 		AbsoluteTimeout:   -1,
+		MaxBytes:          o.MaxBytes,
 		Cookie: session.Cookie{
 			Name:         cmp.Or(o.Name, defaultName),
 			MaxAge:       o.Cookie.MaxAge,
@@ -243,8 +257,9 @@ func sameSiteOption(s string) (http.SameSite, error) {
 	return 0, fmt.Errorf("Cookie.SameSite is %q; use strict, lax, none or nothing", s)
 }
 
-// Format implements [fmt.Formatter]: no verb prints the secrets. It cannot help where
-// Options are an unexported field of a struct that is printed.
+// Format implements [fmt.Formatter], so that the secrets are not printed. Package fmt
+// prints them without asking it where Options are an unexported field of a struct, and for
+// the verbs %w and %p, which fit no Options; go vet finds those.
 func (o Options) Format(f fmt.State, _ rune) {
 	type options Options // without this method
 	shown := options(o)

@@ -13,8 +13,8 @@ type wireFormat struct {
 	ttl func(values map[string]json.RawMessage) time.Duration // may be nil
 }
 
-// TakesWeakSecrets is true: the secrets are those of an app that is there.
-func (wireFormat) TakesWeakSecrets() bool { return true }
+// IsForeign is true: the options are those of an app that is there.
+func (wireFormat) IsForeign() bool { return true }
 
 func (f wireFormat) NewCodec(settings wire.Settings) wire.Codec {
 	c := &codec{

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"slices"
@@ -73,15 +72,15 @@ func (c *codec) CheckKey(key string) error {
 	switch {
 	case slices.Contains(reserved, key):
 		return fmt.Errorf("expressjs: key %q is reserved by express-session, which drops it; use another name", key)
-	case !isName(key):
+	case !isName([]byte(key)):
 		return fmt.Errorf("expressjs: key %q is not valid UTF-8, which JSON needs", key)
 	}
 	return nil
 }
 
 // isName reports whether a name comes out of JSON as it went in.
-func isName(key string) bool {
-	return utf8.ValidString(key) && !strings.ContainsRune(key, utf8.RuneError)
+func isName(key []byte) bool {
+	return utf8.Valid(key) && !bytes.ContainsRune(key, utf8.RuneError)
 }
 
 func (c *codec) Begin(r *wire.Record, now time.Time) {
@@ -133,35 +132,35 @@ func (c *codec) Decode(at string, data []byte) (wire.Record, error) {
 	if len(data) == 0 || string(data) == "null" { // as Express sees them
 		return wire.Record{}, session.ErrNotFound
 	}
-	all, err := members(data)
-	if err != nil {
-		return wire.Record{}, unreadable("%w", err)
-	}
 	now := time.Now().UnixMilli()
 	f := &foreign{}
 	r := wire.Record{Created: now, Secret: wire.DigestOf(at), Foreign: f}
-	var own bookkeeping
-	values := make([]wire.Value, 0, len(all))
-	for _, m := range all {
-		switch {
-		case m.name == "cookie":
-			f.cookie, err = decodeCookie(m.value)
-		case m.name == ownMember:
-			r.Extra = own.decode(m.value)
-		case isName(m.name):
-			values = append(values, wire.Value{Key: []byte(m.name), JSON: m.value})
+	var values []wire.Value
+	var cookie, ownData []byte
+	err := eachMember(data, func(rawName, value []byte) {
+		switch name := decodeName(rawName); {
+		case string(name) == "cookie":
+			cookie = value
+		case string(name) == ownMember:
+			ownData = value
+		case isName(name):
+			values = append(values, wire.Value{Key: name, JSON: value})
 		default:
-			f.unnamed = append(f.unnamed, m)
+			f.unnamed = append(f.unnamed, member{string(name), rawName, value})
 		}
-	}
-	if f.cookie == nil && err == nil {
+	})
+	if err == nil && cookie == nil {
 		err = errors.New("no member cookie")
+	}
+	if err == nil {
+		f.cookie, err = decodeCookie(cookie)
 	}
 	if err != nil {
 		return wire.Record{}, unreadable("%w", err)
 	}
-	slices.SortFunc(values, func(a, b wire.Value) int { return bytes.Compare(a.Key, b.Key) })
-	r.SetValues(values)
+	r.SetValues(sorted(values))
+	var own bookkeeping
+	r.Extra = own.decode(ownData)
 
 	if r.MaxAge, err = decodeMaxAge(f.cookie.get(originalMaxAge)); err != nil {
 		return wire.Record{}, unreadable("%w", err)
@@ -206,43 +205,99 @@ func (b *bookkeeping) decode(data []byte) (extra []byte) {
 	return extra
 }
 
+// sorted returns the values by key, the last where several have one key.
+func sorted(values []wire.Value) []wire.Value {
+	slices.SortStableFunc(values, func(a, b wire.Value) int { return bytes.Compare(a.Key, b.Key) })
+	n := 0
+	for i, v := range values {
+		if i+1 == len(values) || !bytes.Equal(v.Key, values[i+1].Key) {
+			values[n] = v
+			n++
+		}
+	}
+	return values[:n]
+}
+
 // members returns the members of a JSON object in order, the last where several have
 // one name.
-func members(data []byte) ([]member, error) {
-	if !json.Valid(data) {
-		return nil, errors.New("no JSON")
-	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	if token, err := d.Token(); err != nil || token != json.Delim('{') {
-		return nil, errors.New("no JSON object")
-	}
-	var all []member
+func members(data []byte) (all []member, err error) {
 	index := make(map[string]int)
-	for d.More() {
-		before := d.InputOffset()
-		token, err := d.Token()
-		name, ok := token.(string)
-		if err != nil || !ok {
-			return nil, errors.New("no JSON object")
-		}
-		m := member{name: name, rawName: bytes.TrimLeft(data[before:d.InputOffset()], ", \t\r\n")}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return nil, errors.New("no JSON object")
-		}
-		end := d.InputOffset()
-		m.value = bytes.Trim(data[end-int64(len(value)):end:end], " \t\r\n")
-		if i, dup := index[name]; dup && isName(name) {
+	err = eachMember(data, func(rawName, value []byte) {
+		name := decodeName(rawName)
+		m := member{string(name), rawName, value}
+		if i, dup := index[m.name]; dup && isName(name) {
 			all[i] = m
-			continue
+			return
 		}
-		index[name] = len(all)
+		index[m.name] = len(all)
 		all = append(all, m)
+	})
+	return all, err
+}
+
+// eachMember goes through the members of a JSON object in order, each as it stands there. A
+// session may have thousands, and most requests read one or two: the object is checked
+// once, and then the ends of its members are enough.
+func eachMember(data []byte, visit func(rawName, value []byte)) error {
+	if !json.Valid(data) {
+		return errors.New("no JSON")
 	}
-	if _, err := d.Token(); err != nil && err != io.EOF {
-		return nil, errors.New("no JSON object")
+	if data = skipSpace(data); data[0] != '{' {
+		return errors.New("no JSON object")
 	}
-	return all, nil
+	for data = skipSpace(data[1:]); data[0] != '}'; {
+		if data[0] == ',' {
+			data = skipSpace(data[1:])
+		}
+		rawName, rest := cutJSON(data)
+		value, rest := cutJSON(skipSpace(skipSpace(rest)[1:])) // after the colon
+		visit(rawName, value)
+		data = skipSpace(rest)
+	}
+	return nil
+}
+
+func skipSpace(data []byte) []byte { return bytes.TrimLeft(data, " \t\r\n") }
+
+// cutJSON returns the value that valid JSON begins with, and what follows it.
+func cutJSON(data []byte) (value, rest []byte) {
+	depth := 0
+	for i := 0; i < len(data); i++ {
+		switch data[i] {
+		case '"':
+			for i++; data[i] != '"'; i++ {
+				if data[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			depth++
+			continue
+		case '}', ']':
+			depth--
+		default:
+			if depth > 0 {
+				continue
+			}
+			for i+1 < len(data) && strings.IndexByte(",]} \t\r\n", data[i+1]) < 0 {
+				i++
+			}
+		}
+		if depth == 0 {
+			return data[: i+1 : i+1], data[i+1:]
+		}
+	}
+	return data, nil
+}
+
+// decodeName returns a member's name without its quotes. One that has no escapes is not copied.
+func decodeName(raw []byte) []byte {
+	if name := raw[1 : len(raw)-1 : len(raw)-1]; bytes.IndexByte(name, '\\') < 0 && utf8.Valid(name) {
+		return name
+	}
+	var name string
+	_ = json.Unmarshal(raw, &name) // which is valid
+	return []byte(name)
 }
 
 func decodeCookie(data []byte) (*cookieMember, error) {
@@ -338,7 +393,7 @@ func (c *codec) Encode(r *wire.Record) []byte {
 	b := append(make([]byte, 0, 256+r.Size()+8*len(r.Values())), `{"cookie":`...)
 	b = cookie.append(b, maxAge, date)
 	for _, v := range r.Values() {
-		b = append(append(b, ','), quote(string(v.Key))...)
+		b = appendQuoted(append(b, ','), v.Key)
 		b = append(append(b, ':'), v.JSON...)
 	}
 	for _, m := range unnamed {
@@ -393,3 +448,13 @@ func encode(value any) []byte {
 }
 
 func quote(name string) []byte { return encode(name) }
+
+// appendQuoted appends what quote returns.
+func appendQuoted(b, name []byte) []byte {
+	for _, c := range name {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return append(b, quote(string(name))...)
+		}
+	}
+	return append(append(append(b, '"'), name...), '"')
+}

@@ -72,7 +72,7 @@ func wantedIDs(t *testing.T) (ids []string) {
 		n      int
 	}{
 		{"P", 10}, {"D", 3}, {"MX", 8}, {"CI", 8}, {"CO", 11}, {"EXPI", 9}, {"W", 6}, {"WT", 6}, {"SEC", 4}, {"V", 4},
-		{"CR", 8}, {"CC", 7}, {"CQ", 9}, {"CE", 4}, {"CF", 4},
+		{"CR", 8}, {"CC", 7}, {"CQ", 9}, {"CE", 4}, {"CF", 4}, {"GO", 9},
 	} {
 		numbered("%s-%d", group.prefix, group.n)
 	}

@@ -14,9 +14,9 @@ import (
 
 // A Format is a way to write sessions.
 type Format interface {
-	// TakesWeakSecrets reports whether secrets come from another program, which
-	// may have weak ones: a Manager then warns instead of refusing them.
-	TakesWeakSecrets() bool
+	// IsForeign reports whether the options are those of another program. A Manager then
+	// takes secrets that are weak, with a warning, and lifetimes that browsers cut.
+	IsForeign() bool
 
 	// NewCodec returns what a Manager with these settings writes and reads with.
 	NewCodec(Settings) Codec

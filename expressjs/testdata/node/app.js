@@ -112,7 +112,7 @@ app.post('/slow/:name', async (req, res) => {
   await once(gate, 'release')
   held--
   if ('reload' in req.query) await call(req, 'reload')
-  req.session[req.params.name] = JSON.parse(req.body)
+  if (!('read' in req.query)) req.session[req.params.name] = JSON.parse(req.body)
   res.end()
 })
 
