@@ -22,8 +22,8 @@ import (
 //   - The bytes handed in are not kept, and those handed out are the caller's
 //     own: copy at the border.
 //   - A call that gets a cancelled or expired context does nothing.
-//   - Keys are compared byte by byte; any string is a key. Data may be empty,
-//     and of any bytes.
+//   - Keys are compared byte by byte; any string of up to 255 bytes is a key.
+//     Data may be empty, and of any bytes.
 //   - A ttl that is not positive is an error that changes nothing. A positive one
 //     may be rounded up to the store's resolution, a second at most.
 //

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"compress/flate"
 	"context"
 	"encoding/json"
 	"errors"
@@ -729,6 +730,8 @@ var bugs = []seededBug{
 	}},
 
 	{"keys lose their white space", "keys that differ in little", changesKeys(strings.TrimSpace)},
+	{"keys lose their case", "keys that differ in case", changesKeys(asciiLower)},
+	{"keys are cut at 254 bytes", "long keys", changesKeys(cutAt(254))},
 	{"keys must be names", "hostile keys", refusesKeys(func(key string) bool { return strings.ContainsAny(key, "\r\n") })},
 	{"empty data is no record", "empty data", func(s *store) {
 		load := s.load
@@ -786,6 +789,7 @@ var bugs = []seededBug{
 			return nil
 		}
 	}},
+	{"swap leaves its lock between the comparison and the write", tornSwap, tearSwap},
 	{"swap deletes, then creates", "a counter by swaps", func(s *store) {
 		swap := s.swap
 		s.swap = func(c call) error {
@@ -895,13 +899,39 @@ var bugs = []seededBug{
 
 // And these are caught by cases that have a bug of their own already.
 var moreBugs = []seededBug{
-	{"keys lose their case", "keys that differ in little", changesKeys(strings.ToLower)},
+	{"keys lose their case, also beyond ASCII", "keys that differ in case", changesKeys(strings.ToLower)},
 	{"keys are paths", "keys that differ in little", changesKeys(path.Clean)},
 	{"keys end at a NUL", "keys that differ in little", changesKeys(func(key string) string {
 		key, _, _ = strings.Cut(key, "\x00")
 		return key
 	})},
-	{"keys are cut at 255 bytes", "keys that differ in little", changesKeys(func(key string) string { return key[:min(len(key), 255)] })},
+	{"keys are cut at 191 bytes", "long keys", changesKeys(cutAt(191))},
+	{"keys are cut at 254 bytes from behind", "keys that differ in case", changesKeys(func(key string) string { return key[max(0, len(key)-254):] })},
+	{"keys longer than 254 bytes are refused", "long keys", refusesKeys(func(key string) bool { return len(key) > 254 })},
+	{"keys that are long when compressed are refused", "long keys", refusesKeys(func(key string) bool { return compressed(key) > 191 })},
+	{"listed keys are UTF-8", "keys of all records", listsKeys(func(_ *store, keys []string) []string {
+		for i, key := range keys {
+			keys[i] = strings.ToValidUTF8(key, "\uFFFD")
+		}
+		return keys
+	})},
+	{"listed keys are cut at 254 bytes", "keys of all records", listsKeys(func(_ *store, keys []string) []string {
+		for i, key := range keys {
+			keys[i] = cutAt(254)(key)
+		}
+		return keys
+	})},
+	{"a swap that changes no byte is now and then a conflict", "swap by the same bytes", func(s *store) {
+		swap, n := s.swap, 0
+		s.swap = func(c call) error {
+			if bytes.Equal(c.old, c.data) && c.admit() == nil {
+				if n++; n == 50 {
+					return session.ErrConflict
+				}
+			}
+			return swap(c)
+		}
+	}},
 	{"keys must be UTF-8", "hostile keys", refusesKeys(func(key string) bool { return strings.ToValidUTF8(key, "") != key })},
 	{"an empty key is refused", "hostile keys", refusesKeys(func(key string) bool { return key == "" })},
 	{"delete takes a pattern", "hostile keys", func(s *store) {
@@ -1035,6 +1065,46 @@ var moreBugs = []seededBug{
 			}
 		}
 	}},
+}
+
+const tornSwap = "swaps race"
+
+// tearSwap has others write between the comparison and the write of a swap, but only for
+// the nanoseconds in which nobody has the lock.
+func tearSwap(s *store) {
+	swap := s.swap
+	s.swap = func(c call) error {
+		if !s.is(c.key, c.old) || c.admit() != nil {
+			return swap(c)
+		}
+		s.mu.Unlock()
+		s.mu.Lock()
+		s.put(c)
+		return nil
+	}
+}
+
+func cutAt(n int) func(key string) string {
+	return func(key string) string { return key[:min(len(key), n)] }
+}
+
+// asciiLower keeps what is no letter, also where it is no UTF-8.
+func asciiLower(key string) string {
+	b := []byte(key)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c - 'A' + 'a'
+		}
+	}
+	return string(b)
+}
+
+func compressed(key string) int {
+	var b bytes.Buffer
+	w, _ := flate.NewWriter(&b, flate.BestCompression)
+	_, _ = w.Write([]byte(key))
+	_ = w.Close()
+	return b.Len()
 }
 
 func (c call) undying() call {

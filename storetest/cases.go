@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,7 +42,7 @@ const (
 	ruleErrors     = "ErrNotFound and ErrConflict say what the store knows. Whatever it does not know (no answer, a refusal, a time-out) is another error."
 	ruleAlias      = "The bytes handed in are not kept, and those handed out are the caller's own: copy at the border."
 	ruleContext    = "A call that gets a cancelled or expired context does nothing."
-	ruleKeys       = "Keys are compared byte by byte; any string is a key."
+	ruleKeys       = "Keys are compared byte by byte; any string of up to 255 bytes is a key."
 	ruleData       = "Data may be empty, and of any bytes."
 	ruleTTL        = "A ttl that is not positive is an error that changes nothing. A positive one may be rounded up to the store's resolution, a second at most."
 	ruleConcurrent = "All methods are safe for concurrent use."
@@ -115,7 +118,11 @@ var swapCases = []testCase{
 		return first(err, holds(ctx, s, "k", "20"))
 	}},
 	{"swap by the same bytes", ruleSwap, func(ctx context.Context, s session.Store) error {
-		return first(create(ctx, s, "k", "v"), swap(ctx, s, "k", "v", "v"), holds(ctx, s, "k", "v"))
+		err := create(ctx, s, "k", "v")
+		for range 50 { // some drivers count a row only if it changes, and the ttl's end does change now and then
+			err = first(err, swap(ctx, s, "k", "v", "v"))
+		}
+		return first(err, holds(ctx, s, "k", "v"))
 	}},
 	{"swap leaves other keys alone", ruleSwap, func(ctx context.Context, s session.Store) error {
 		return first(create(ctx, s, "k", "v"), create(ctx, s, "l", "v"), swap(ctx, s, "k", "v", "w"), holds(ctx, s, "l", "v"))
@@ -477,8 +484,20 @@ func fails(method string, ctx context.Context, err error) error {
 
 var keyAndDataCases = []testCase{
 	{"keys that differ in little", ruleKeys, func(ctx context.Context, s session.Store) error {
-		return apart(ctx, s, "a", "A", "a ", " a", "a\t", "a\x00", "a\x00b", "aa", "/a", "a/", "./a", "b/../a", "a/b", "a//b", "a:b", "{a}", "{b}a",
-			"%61", "+", "%20", "é", "É", "e\u0301", "1", "01", "1.0", strings.Repeat("k", 10_000), strings.Repeat("k", 9_999)+"l")
+		return apart(ctx, s, "a", "a ", " a", "a\t", "a\x00", "a\x00b", "aa", "/a", "a/", "./a", "b/../a", "a/b", "a//b", "a:b", "{a}", "{b}a",
+			"%61", "+", "%20", "é", "e\u0301", "1", "01", "1.0")
+	}},
+	{"keys that differ in case", ruleKeys, func(ctx context.Context, s session.Store) error {
+		long := randomKey(1)[:longestKey-1]
+		return apart(ctx, s, "a", "A", "ab", "aB", "Ab", "AB", "é", "É", "ß", "ss", "SS", long+"a", long+"A", "a"+long, "A"+long)
+	}},
+	{"long keys", ruleKeys, func(ctx context.Context, s session.Store) error {
+		long := randomKey(1)[:longestKey-1]
+		keys := []string{long, long + "a", long + "b", long + " ", long + "\x00", long + "\x01", long + "\xff", long[1:], long[:191]}
+		for i := range 10 {
+			keys = append(keys, randomKey(2+i))
+		}
+		return apart(ctx, s, keys...)
 	}},
 	{"hostile keys", ruleKeys, func(ctx context.Context, s session.Store) error {
 		return apart(ctx, s, "", " ", "*", "?", "[a]", "a", "sess:", "..", "../a", "/", "\x00", "a\r\nDEL b", "%00", "%s", "'", `"`, `\`, "\xff\xfe", "\x7f", "nil")
@@ -517,16 +536,28 @@ var keyAndDataCases = []testCase{
 	}},
 }
 
+const longestKey = 255
+
+// randomKey returns a key of the greatest length that does not compress, is no text, and
+// is the same in each run. (A database that compresses what it indexes takes a
+// repeated letter of any length, and refuses real keys.)
+func randomKey(n int) string {
+	key := make([]byte, longestKey)
+	rand.NewChaCha8([32]byte{byte(n)}).Read(key)
+	key[longestKey/2], key[longestKey/2+1] = 0, 0xff
+	return string(key)
+}
+
 // apart uses all keys side by side.
 func apart(ctx context.Context, s session.Store, keys ...string) error {
 	for i, key := range keys {
 		if err := create(ctx, s, key, fmt.Sprint(i)); err != nil {
-			return err
+			return fmt.Errorf("a key of %d bytes: %w", len(key), err)
 		}
 	}
 	for i, key := range keys {
 		if err := first(holds(ctx, s, key, fmt.Sprint(i)), swap(ctx, s, key, fmt.Sprint(i), "w"), holds(ctx, s, key, "w"), remove(ctx, s, key), absent(ctx, s, key)); err != nil {
-			return err
+			return fmt.Errorf("a key of %d bytes, beside others: %w", len(key), err)
 		}
 	}
 	return nil
@@ -539,7 +570,7 @@ var concurrencyCases = []testCase{
 		for round := range 10 {
 			key := fmt.Sprint(round)
 			var won atomic.Int32
-			err := together(func(i int) error {
+			err := together(crowd, func(i int) error {
 				err := s.Create(ctx, key, fmt.Append(nil, i), long)
 				if err == nil {
 					won.Add(1)
@@ -563,7 +594,7 @@ var concurrencyCases = []testCase{
 				return err
 			}
 			var won atomic.Int32
-			err := together(func(i int) error {
+			err := together(crowd, func(i int) error {
 				err := s.CompareAndSwap(ctx, key, []byte("v"), fmt.Append(nil, i), long)
 				if err == nil {
 					won.Add(1)
@@ -585,7 +616,7 @@ var concurrencyCases = []testCase{
 			return err
 		}
 		const each = 10
-		err := together(func(int) error {
+		err := together(crowd, func(int) error {
 			conflicts := 0
 			for n := 0; n < each; {
 				old, err := s.Load(ctx, "k")
@@ -609,13 +640,28 @@ var concurrencyCases = []testCase{
 		})
 		return first(err, holds(ctx, s, "k", fmt.Sprint(crowd*each)))
 	}},
+	{"swaps race", ruleAtomic, func(ctx context.Context, s session.Store) error {
+		if err := create(ctx, s, "k", "0"); err != nil {
+			return err
+		}
+		over := ctx.Value(raceOver{}).(*atomic.Bool)
+		swapped := int64(0)
+		for round := 0; round == 0 || !over.Load(); round++ {
+			n, err := race(ctx, s, "k", over)
+			swapped += n
+			if err := first(err, holds(ctx, s, "k", fmt.Sprint(swapped))); err != nil {
+				return fmt.Errorf("after %d swaps of a counter: %w", swapped, err)
+			}
+		}
+		return nil
+	}},
 	{"delete against swaps", ruleBeing, func(ctx context.Context, s session.Store) error {
 		for round := range 20 {
 			key := fmt.Sprint(round)
 			if err := create(ctx, s, key, "v"); err != nil {
 				return err
 			}
-			err := together(func(i int) error {
+			err := together(crowd, func(i int) error {
 				if i == 0 {
 					return remove(ctx, s, key)
 				}
@@ -636,7 +682,7 @@ var concurrencyCases = []testCase{
 	}},
 	{"a write and its ttl are one", ruleAtomic, func(ctx context.Context, s session.Store) error {
 		var created [crowd / 2]atomic.Bool
-		err := together(func(i int) error {
+		err := together(crowd, func(i int) error {
 			key, done := fmt.Sprint(i/2), &created[i/2]
 			if i%2 == 0 {
 				defer done.Store(true)
@@ -666,7 +712,7 @@ var concurrencyCases = []testCase{
 		return nil
 	}},
 	{"many keys at once", ruleConcurrent, func(ctx context.Context, s session.Store) error {
-		return together(func(i int) error {
+		return together(crowd, func(i int) error {
 			for n := range 20 {
 				key := fmt.Sprintf("%d-%d", i, n)
 				if err := first(create(ctx, s, key, "v"), holds(ctx, s, key, "v"), swap(ctx, s, key, "v", "w"), holds(ctx, s, key, "w"), remove(ctx, s, key), absent(ctx, s, key)); err != nil {
@@ -678,9 +724,47 @@ var concurrencyCases = []testCase{
 	}},
 }
 
+// raceOver is the key under which the context of a case has what ends the race: an
+// [atomic.Bool]. It is set from outside, because in a bubble the time does not pass while
+// a goroutine runs.
+type raceOver struct{}
+
+// race lets goroutines that start at the same moment count up the record under key, each
+// a number of times or until the race is over. It returns how many swaps succeeded. A swap
+// that is not atomic by a few nanoseconds loses one of them, but only if another
+// happens to be as far on another processor: that takes many tries.
+func race(ctx context.Context, s session.Store, key string, over *atomic.Bool) (swapped int64, err error) {
+	// As measured: with two, or with a crowd, a torn swap is found later.
+	const racers, tries = 4, 200
+	var ready, swaps atomic.Int64
+	err = together(racers, func(int) error {
+		for ready.Add(1); ready.Load() < racers; {
+			runtime.Gosched()
+		}
+		for n := 0; n < tries && (n == 0 || !over.Load()); n++ {
+			old, err := s.Load(ctx, key)
+			if err != nil {
+				return fmt.Errorf("Load: %w", err)
+			}
+			count, err := strconv.ParseInt(string(old), 10, 64)
+			if err != nil {
+				return fmt.Errorf("Load: %.20q, want a number", old)
+			}
+			switch err := s.CompareAndSwap(ctx, key, old, strconv.AppendInt(nil, count+1, 10), long); {
+			case err == nil:
+				swaps.Add(1)
+			case !errors.Is(err, session.ErrConflict):
+				return fmt.Errorf("CompareAndSwap: %w", err)
+			}
+		}
+		return nil
+	})
+	return swaps.Load(), err
+}
+
 var capabilityCases = []testCase{
 	{"keys of all records", ruleList, listing(func(ctx context.Context, s session.KeyLister) error {
-		want := []string{"", "a", "b:c", "{d}"}
+		want := []string{"", "a", "b:c", "{d}", "\xff\x00", randomKey(1)}
 		for _, key := range want {
 			if err := create(ctx, s, key, "v"); err != nil {
 				return err
@@ -740,29 +824,41 @@ var capabilityCases = []testCase{
 		return fails("Keys", cancelled, failed)
 	})},
 	{"validate", ruleValidate, func(_ context.Context, store session.Store) error {
-		if s, ok := store.(session.Validator); ok {
-			if err := s.Validate(); err != nil {
-				return fmt.Errorf("Validate of a store that is to be used: error %w", err)
-			}
+		s, ok := store.(session.Validator)
+		if !ok {
+			return lack("the store is no session.Validator")
+		}
+		if err := s.Validate(); err != nil {
+			return fmt.Errorf("Validate of a store that is to be used: error %w", err)
 		}
 		return nil
 	}},
 	{"clear", ruleClear, func(ctx context.Context, store session.Store) error {
 		s, ok := store.(session.Clearer)
 		if !ok {
-			return nil
+			return lack("the store is no session.Clearer")
 		}
-		return first(s.Clear(ctx), create(ctx, s, "a", "v"), create(ctx, s, "b", "v"), s.Clear(ctx), absent(ctx, s, "a"), absent(ctx, s, "b"),
+		err := s.Clear(ctx)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return lack(fmt.Sprint("the store cannot clear: ", err))
+		}
+		return first(err, create(ctx, s, "a", "v"), create(ctx, s, "b", "v"), s.Clear(ctx), absent(ctx, s, "a"), absent(ctx, s, "b"),
 			create(ctx, s, "a", "w"), holds(ctx, s, "a", "w"))
 	}},
 }
 
 func listing(check func(ctx context.Context, s session.KeyLister) error) func(context.Context, session.Store) error {
 	return func(ctx context.Context, s session.Store) error {
-		if lister, ok := s.(session.KeyLister); ok {
-			return check(ctx, lister)
+		lister, ok := s.(session.KeyLister)
+		if !ok {
+			return lack("the store is no session.KeyLister")
 		}
-		return nil
+		for _, err := range lister.Keys(ctx) { // of no record
+			if errors.Is(err, errors.ErrUnsupported) {
+				return lack(fmt.Sprint("the store cannot list its keys: ", err))
+			}
+		}
+		return check(ctx, lister)
 	}
 }
 
@@ -775,17 +871,18 @@ func lists(ctx context.Context, s session.KeyLister, want []string) error {
 		got = append(got, key)
 	}
 	slices.Sort(got)
+	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		return fmt.Errorf("Keys: %d keys %.100q, want %d keys %.100q", len(got), got, len(want), want)
 	}
 	return nil
 }
 
-// together runs f in a crowd of goroutines, and returns one of the errors.
-func together(f func(i int) error) error {
+// together runs f in n goroutines, and returns one of the errors.
+func together(n int, f func(i int) error) error {
 	var wg sync.WaitGroup
-	errs := make([]error, crowd)
-	for i := range crowd {
+	errs := make([]error, n)
+	for i := range n {
 		wg.Go(func() { errs[i] = f(i) })
 	}
 	wg.Wait()
