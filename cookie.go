@@ -3,14 +3,10 @@ package session
 import (
 	"cmp"
 	"fmt"
-	"iter"
 	"net"
 	"net/http"
-	"net/textproto"
 	"strings"
 	"time"
-
-	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
 // Cookie configures the cookie that carries a session's id. Its zero value sends
@@ -167,127 +163,4 @@ func roundUp(d time.Duration) time.Duration {
 		d += time.Second - rest
 	}
 	return d.Truncate(time.Second)
-}
-
-// presented is what a request's cookies say of its session: those of our name with a good
-// signature, each once, in the request's order. Most requests have one.
-type presented struct {
-	first candidate
-	more  []candidate
-	read  bool
-	any   bool // there was a cookie of our name, good or bad
-	bad   int  // how many had no good signature
-}
-
-// A candidate is a cookie with a good signature.
-type candidate struct {
-	id    wire.ID
-	value string // that the id came in
-	old   bool   // signed by an older secret
-}
-
-// readFrom looks at the request's cookies, as [http.Request.CookiesNamed] does.
-func (p *presented) readFrom(r *http.Request, m *Manager) {
-	p.read = true
-	var seen map[wire.ID]bool // beside the first
-	last := ""                // the same again costs nothing
-	for _, line := range r.Header["Cookie"] {
-		for line != "" {
-			var pair string
-			pair, line, _ = strings.Cut(line, ";")
-			value, quoted, ok := cookieValue(pair, m.cookieName)
-			if !ok {
-				continue
-			}
-			p.any = true
-			if value == last {
-				continue
-			}
-			last = value
-			id, old, ok := m.codec.Verify(value, quoted)
-			switch c := (candidate{id, value, old}); {
-			case !ok:
-				p.bad++
-			case !p.verified():
-				p.first = c
-			case id != p.first.id && !seen[id]:
-				if seen == nil {
-					seen = make(map[wire.ID]bool)
-				}
-				seen[id] = true
-				p.more = append(p.more, c)
-			}
-		}
-	}
-}
-
-// verified reports whether there is a candidate.
-func (p *presented) verified() bool { return p.first.value != "" }
-
-// all goes through the candidates.
-func (p *presented) all() iter.Seq[candidate] {
-	return func(yield func(candidate) bool) {
-		if !p.verified() || !yield(p.first) {
-			return
-		}
-		for _, c := range p.more {
-			if !yield(c) {
-				return
-			}
-		}
-	}
-}
-
-// cookieValue returns the value in a pair of a Cookie header, if the pair has the name.
-// Values with bytes that no server may send are none, as in net/http; space around the name and
-// the value is not theirs, as in Node.
-func cookieValue(pair, name string) (value string, quoted, ok bool) {
-	pairName, value, _ := strings.Cut(textproto.TrimString(pair), "=")
-	if textproto.TrimString(pairName) != name {
-		return "", false, false
-	}
-	value = textproto.TrimString(value)
-	if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
-		value, quoted = value[1:len(value)-1], true
-	}
-	for i := range len(value) {
-		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			return "", false, false
-		}
-	}
-	return value, quoted, true
-}
-
-// value returns what may be sent again for the id, as far as that is known.
-func (p *presented) value(id wire.ID) string {
-	if p.first.id == id && !p.first.old {
-		return p.first.value
-	}
-	return ""
-}
-
-// browserDrops reports, once, that a secure cookie goes out where a browser will
-// not take it. The proxy's word decides nothing but whether to warn.
-func (m *Manager) browserDrops(r *http.Request, secure bool) bool {
-	if !secure || r.TLS != nil || m.warned.Load() {
-		return false
-	}
-	proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",")
-	if strings.EqualFold(strings.TrimSpace(proto), "https") || isLoopback(r.Host) {
-		return false
-	}
-	return m.warned.CompareAndSwap(false, true)
-}
-
-// isLoopback reports whether browsers trust the host without TLS.
-func isLoopback(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }

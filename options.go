@@ -138,18 +138,6 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// idleTimeout returns how long a session lives unused whose cookie has the
-// lifetime maxAge.
-func (o *Options) idleTimeout(maxAge time.Duration) time.Duration {
-	switch {
-	case o.IdleTimeout == 0:
-		return cmp.Or(maxAge, min(DefaultIdleTimeout, o.absoluteTimeout()))
-	case maxAge == 0:
-		return o.IdleTimeout
-	}
-	return min(o.IdleTimeout, maxAge)
-}
-
 const never = time.Duration(1<<63 - 1)
 
 func (o *Options) absoluteTimeout() time.Duration {

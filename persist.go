@@ -316,11 +316,6 @@ func (m *Manager) write(now time.Time, at string, next wire.Record, old *wire.Re
 	return stored{At: at, Data: data, Record: next}, nil
 }
 
-// ttl returns for how long the store is to keep a session that is used now.
-func (m *Manager) ttl(r *wire.Record, now time.Time) time.Duration {
-	return m.codec.TTL(time.Duration(m.deadline(r, now)-now.UnixMilli()) * time.Millisecond)
-}
-
 // remove deletes a record.
 func (m *Manager) remove(ctx context.Context, handle string) error {
 	err := m.codec.Delete(ctx, m.store, handle)
@@ -345,60 +340,4 @@ func (m *Manager) takeBack(ctx context.Context, handle string) {
 
 func unavailable(verb string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, verb, err)
-}
-
-// lifetime returns how long the session lives unused.
-func (m *Manager) lifetime(r *wire.Record) time.Duration {
-	lifetime := m.options.idleTimeout(m.options.Cookie.MaxAge)
-	if own, ok := r.MaxAge.Own(); ok && own > 0 {
-		lifetime = own
-	} else if ok {
-		lifetime = m.options.idleTimeout(0)
-	}
-	return m.codec.Lifetime(r, lifetime)
-}
-
-// cookieMaxAge returns how long the browser is to keep the cookie; 0 until it closes.
-func (m *Manager) cookieMaxAge(r *wire.Record) time.Duration {
-	if own, ok := r.MaxAge.Own(); ok {
-		return own
-	}
-	return m.options.Cookie.MaxAge
-}
-
-// cookieLife is cookieMaxAge for a cookie that is sent now: it ends with the session at
-// the latest, and when browsers end it in any case.
-func (m *Manager) cookieLife(r *wire.Record) time.Duration {
-	life := min(m.cookieMaxAge(r), maxCookieAge)
-	if life > 0 {
-		remaining := min(m.absoluteEnd(r)-time.Now().UnixMilli(), never.Milliseconds())
-		life = max(min(life, time.Duration(remaining)*time.Millisecond), time.Millisecond)
-	}
-	return life
-}
-
-// deadline returns when the session ends if it is not used after the time used.
-func (m *Manager) deadline(r *wire.Record, used time.Time) int64 {
-	return min(used.UnixMilli()+m.lifetime(r).Milliseconds(), m.absoluteEnd(r))
-}
-
-// absoluteEnd returns when the session ends however busy it is.
-func (m *Manager) absoluteEnd(r *wire.Record) int64 {
-	return r.Created + m.options.absoluteTimeout().Milliseconds()
-}
-
-// hasEnded reports whether the time of a session is over.
-func (m *Manager) hasEnded(r *wire.Record, now time.Time) bool {
-	return m.codec.IsOver(m.deadline(r, time.UnixMilli(r.Used)), now) || m.absoluteEnd(r) <= now.UnixMilli()
-}
-
-// moves is how many times at most the deadline of a session that is only read
-// moves within a lifetime.
-const moves = 20
-
-// isDue reports whether a use now is to be written, so that the deadline moves.
-func (m *Manager) isDue(r *wire.Record) bool {
-	now := time.Now()
-	part := m.lifetime(r).Milliseconds() / moves
-	return now.UnixMilli()-r.Used >= part || m.deadline(r, now)-r.Kept >= part
 }
