@@ -365,19 +365,19 @@ func TestOAuthStateSurvivesTheRedirect(t *testing.T) {
 // and no other source of randomness for what must not be guessed.
 func TestCryptographyInUse(t *testing.T) {
 	want := map[string][]string{
-		"native.go":                {"crypto/rand", "github.com/gorilla/securecookie"}, // ids, and HMAC-SHA-256 of cookies
-		"options.go":               {"crypto/rand"},                                    // a secret where there is none, in memory
-		"store_redis.go":           {"crypto/sha1"},                                    // what EVALSHA calls a script: no secret
-		"manager.go":               {"crypto/rand"},                                    // the name of a Manager in the records that it saves
-		"internal/wire/record.go":  {"crypto/sha256"},                                  // digests of secrets
-		"internal/wire/secrets.go": {"crypto/subtle"},                                  // their comparison
-		"internal/wire/wire.go":    {"math/rand/v2"},                                   // a pause between two attempts: no secret
-		"expressjs/cookie.go":      {"crypto/hmac", "crypto/rand", "crypto/sha256"},    // Express's signature and ids
-		"expressjs/renew.go":       {"crypto/rand"},                                    // marks of renewals
-		"storetest/cases.go":       {"math/rand/v2"},                                   // keys that no database can compress
+		"internal/native/cookie.go":  {"crypto/rand", "github.com/gorilla/securecookie"}, // ids, and HMAC-SHA-256 of cookies
+		"internal/records/keeper.go": {"crypto/rand"},                                    // the name of a Manager in the records that it saves
+		"internal/wire/record.go":    {"crypto/sha256"},                                  // digests of secrets
+		"internal/wire/secrets.go":   {"crypto/subtle"},                                  // their comparison
+		"internal/retry/retry.go":    {"math/rand/v2"},                                   // a pause between two attempts: no secret
+		"options.go":                 {"crypto/rand"},                                    // a secret where there is none, in memory
+		"store_redis.go":             {"crypto/sha1"},                                    // what EVALSHA calls a script: no secret
+		"expressjs/cookie.go":        {"crypto/hmac", "crypto/rand", "crypto/sha256"},    // Express's signature and ids
+		"expressjs/renew.go":         {"crypto/rand"},                                    // marks of renewals
+		"storetest/cases.go":         {"math/rand/v2"},                                   // keys that no database can compress
 	}
 	got := make(map[string][]string)
-	for _, dir := range []string{".", "internal/wire", "expressjs", "storetest"} {
+	for _, dir := range []string{".", "internal/wire", "internal/retry", "internal/native", "internal/records", "expressjs", "storetest"} {
 		files, _ := filepath.Glob(filepath.Join(dir, "*.go"))
 		for _, name := range files {
 			if strings.HasSuffix(name, "_test.go") {

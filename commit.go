@@ -8,20 +8,386 @@ import (
 	"slices"
 	"time"
 
+	"github.com/seed-4f96e14b/session/internal/records"
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// The methods of Session in load.go, commit.go and reply.go are called with s.mu held, and give it up
-// while they talk to the store or run the handler's functions (see outside).
-// Those that do have acquired the session, or do so themselves where they say.
+// What is saved, and when. The methods of Session here and in load.go and reply.go are called
+// with s.mu held. Those that talk to the store give it up meanwhile (see outside), and are
+// called by a goroutine that has acquired the session.
+
+// A phase is what is known of the session's record.
+type phase uint8
+
+const (
+	unasked phase = iota // nobody has looked
+	absent               // it is in no store
+	begun                // it is in no store, and will be even if it is empty: Regenerate has begun it
+	found                // it is in the store, as it was loaded
+	saved                // it is in the store, as this request has saved it
+	stale                // another request has just replaced the cookie: it reads as absent, and cannot be saved
+	ended                // it was in the store, and is gone
+)
+
+func (p phase) isStored() bool { return p == found || p == saved }
+
+// An occasion is when a save may be due.
+type occasion uint8
+
+const (
+	saveBefore occasion = iota // the handler calls Save, and the header has not left
+	atCommit                   // the header is about to leave
+	saveAfter                  // the handler calls Save, and the header has left
+	atEnd                      // the request ends
+)
+
+func (o occasion) isSave() bool      { return o == saveBefore || o == saveAfter }
+func (o occasion) afterHeader() bool { return o == saveAfter || o == atEnd }
+
+// A step is what a save does.
+type step uint8
+
+const (
+	nothing    step = iota
+	create          // make a record
+	replace         // replace the record by what the handler has made of it
+	confirm         // replace it by the same, so that the cookie may go
+	touch           // write that the session is used, which moves its deadline
+	forget          // drop changes that ended with their session
+	headerSent      // fail with ErrHeaderSent
+	renewed         // fail with ErrRenewed
+)
+
+// next decides what a save does, as shouldSave and shouldTouch do in express-session. The
+// first line that fits counts.
+//
+//	the session is   and                                                          the step is
+//	failed           an earlier Save has renewed it: that stays the client's      confirm
+//	failed                                                                        nothing
+//	absent           has values, or Save is called, after the header has left     headerSent
+//	absent           has values, or Save is called                                create
+//	absent           SaveUninitialized, before the header leaves, and no Destroy  create
+//	begun                                                                         create
+//	stored           Save is called                                               replace
+//	stored           its values, lifetime or secret are to change                 replace
+//	found            Resave                                                       replace
+//	stored           an earlier Save has left its cookie to the commit            confirm
+//	stored           it was used, and that is due to be written                   touch
+//	stale            has values                                                   renewed
+//	ended            has changes                                                  forget
+//	                 none of these                                                nothing
+func (s *Session) next(when occasion) step {
+	options := &s.manager.options
+	hasValues := !s.draft.IsEmpty()
+	switch {
+	case s.err != nil && when == atCommit && s.reply.cookie == oweIssue:
+		return confirm
+	case s.err != nil:
+		return nothing
+	case s.phase == absent && when.afterHeader() && (hasValues || when.isSave()):
+		return headerSent
+	case s.phase == absent && (hasValues || when.isSave()):
+		return create
+	case s.phase == absent && options.SaveUninitialized && when == atCommit && s.reply.cookie != removeCookie:
+		return create
+	case s.phase == begun:
+		return create
+	case s.phase.isStored() && when.isSave():
+		return replace
+	case s.phase.isStored() && s.isChanged():
+		return replace
+	case s.phase == found && options.Resave:
+		return replace
+	case s.phase.isStored() && when == atCommit && s.reply.cookie.isOwed():
+		return confirm
+	case s.phase.isStored() && !options.DisableTouch && s.wasUsed(when) && s.manager.records.IsDue(&s.stored.Record):
+		return touch
+	case s.phase == stale && hasValues:
+		return renewed
+	case s.phase == ended && (len(s.draft.changes) > 0 || s.draft.renewal != nil):
+		return forget
+	}
+	return nothing
+}
+
+// isChanged reports whether the session differs from what the store has.
+func (s *Session) isChanged() bool {
+	return s.draft.renewal != nil || !s.draft.SameData(&s.stored.Record)
+}
+
+// wasUsed reports whether the request has used the session in a way that this occasion
+// writes. A use that began after the commit is written at the end, unless the cookie would
+// have to go with it: then the next request writes both.
+func (s *Session) wasUsed(when occasion) bool {
+	switch when {
+	case atCommit:
+		return s.reply.look == inTime || s.manager.options.Rolling
+	case atEnd:
+		return s.reply.look == tooLate && !s.refreshesAlways()
+	}
+	return false
+}
+
+// take does what next has decided. It reports whether the session was saved.
+func (s *Session) take(next step, when occasion) (isSaved bool, err error) {
+	switch next {
+	case create:
+		return true, s.create(when)
+	case replace:
+		return s.replace(when)
+	case confirm:
+		return true, s.confirm(when)
+	case touch:
+		s.touch(when)
+	case forget:
+		s.forget()
+	case headerSent:
+		return false, ErrHeaderSent
+	case renewed:
+		return false, ErrRenewed
+	}
+	return false, nil
+}
+
+// commit saves what there is to save before the header leaves. It returns the session's
+// error: what failed now, or before.
+func (s *Session) commit() error {
+	s.mu.Lock()
+	defer s.unlock()
+	if err := s.acquire(); err != nil {
+		return s.fail(err)
+	}
+	defer s.release()
+	s.reply.stage = sent
+	if s.err == nil {
+		_, err := s.take(s.next(atCommit), atCommit)
+		s.fail(s.about(err))
+	} else if s.phase == begun { // the old session ends although the new one cannot begin
+		if err := s.deleteRetired(); err != nil {
+			s.say(slog.LevelError, "session: the session to be replaced could not be deleted", err)
+		}
+	}
+	if s.err != nil {
+		_, _ = s.take(s.next(atCommit), atCommit)
+	}
+	return s.err
+}
+
+// miss is commit where the header has left by another way. What would need a cookie fails.
+func (s *Session) miss() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.reply.stage = sent
+	if s.reply.look == inTime { // not for Vary
+		s.reply.look = tooLate
+	}
+	switch {
+	case s.draft.renewal != nil:
+		s.fail(callError{"Renew", ErrHeaderSent})
+	case s.phase == begun:
+		s.fail(callError{"Regenerate", ErrHeaderSent})
+	case s.reply.cookie == issueCookie || s.reply.cookie == oweIssue:
+		s.fail(callError{"Save", ErrHeaderSent})
+	}
+}
+
+// finish saves what changed after the header left, also what changes while it saves, and
+// ends the session with its request.
+func (s *Session) finish() error {
+	s.mu.Lock()
+	defer s.unlock()
+	defer func() { s.reply.stage = closed }() // before anybody can make a change that nobody saves
+	for range maxFinalSaves {
+		if s.err != nil {
+			return s.err
+		}
+		if err := s.acquire(); err != nil {
+			return s.fail(err)
+		}
+		next := s.next(atEnd)
+		_, err := s.take(next, atEnd)
+		s.release()
+		if err != nil || next == nothing || len(s.draft.changes) == 0 {
+			return s.fail(s.about(err))
+		}
+	}
+	return s.fail(fmt.Errorf("a goroutine of the request goes on changing the session: %w", ErrClosed))
+}
+
+// close ends the session with its request, which saves nothing more.
+func (s *Session) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reply.stage = closed
+}
+
+// maxFinalSaves bounds how long the end of a request waits for goroutines of its handler.
+const maxFinalSaves = 16
+
+// create saves a new session, and then deletes those that it replaces.
+func (s *Session) create(when occasion) error {
+	m := s.manager
+	ctx, cancel := m.records.Bound(s.request.Context())
+	defer cancel()
+	s.needID()
+	s.needDates()
+	id, draft, n := s.id, s.draft.Copy(), len(s.draft.changes)
+	var st wire.Stored
+	var err error
+	s.outside(func() { id, st, err = m.records.Create(ctx, id, draft) })
+	if err != nil {
+		return err
+	}
+	if err := s.deleteRetiredWithin(ctx); err != nil {
+		s.outside(func() { m.records.TakeBack(ctx, id.Handle) })
+		return err
+	}
+	s.id, s.stored, s.opened = id, st, opened{standing: wire.Current}
+	s.reply.cookie = s.answer(deed{step: create, when: when})
+	return s.install(saved, st, n)
+}
+
+// replace saves a session that the store has. It reports whether it did: not if the session
+// has ended meanwhile, nor if the cookie was replaced and nothing was to change.
+func (s *Session) replace(when occasion) (isSaved bool, err error) {
+	m := s.manager
+	ctx, cancel := m.records.Bound(s.request.Context())
+	defer cancel()
+	old, renewal, n := s.stored, s.draft.renewal, len(s.draft.changes)
+	did := deed{step: replace, when: when, changed: s.isChanged(), used: true}
+	if when == saveBefore && s.sharesLifetime(did.changed) && !m.records.IsDue(&old.Record) {
+		// The cookie lives as long as the session, and this save cannot send it. So the
+		// use is left to a save that can.
+		did.used = false
+	}
+	r := records.Replacement{
+		Old: old, Next: s.draft.Copy(), Changes: s.draft.changes, Secret: s.secret(), Renewal: renewal, KeepUsed: !did.used,
+	}
+	var st wire.Stored
+	s.outside(func() { st, err = m.records.Replace(ctx, r) })
+	switch {
+	case errors.Is(err, ErrNotFound):
+		s.end()
+		s.forget()
+		return false, nil
+	case errors.Is(err, ErrRenewed) && !did.changed:
+		return false, s.overtaken(n)
+	case err != nil:
+		return false, err
+	}
+	s.draft.renewal = nil
+	did.renewed, did.lifetime = renewal.IsMade(&st.Record), st.MaxAge != old.MaxAge
+	if !did.renewed && st.Resets != old.Resets { // another has made the cookie worthless since
+		return true, s.overtaken(n)
+	}
+	if did.renewed {
+		s.id = wire.ID{Handle: st.At, Secret: renewal.Next.Secret}
+	}
+	s.stored = st
+	s.reply.cookie = s.answer(did)
+	return true, s.install(saved, st, n)
+}
+
+// overtaken is called when another request has made all cookies worthless but its own. The
+// first n changes are saved, or change nothing.
+func (s *Session) overtaken(n int) error {
+	if len(s.draft.changes) > n {
+		return ErrRenewed
+	}
+	s.begin(stale)
+	return nil
+}
+
+// confirm replaces the record by the same, so that the cookie may go which an earlier Save
+// has left to the commit. If it fails, nobody knows whether the cookie is still the right one,
+// and it does not go. That is no error where the client has the cookie: a later response
+// refreshes it.
+func (s *Session) confirm(when occasion) error {
+	m := s.manager
+	ctx, cancel := m.records.Bound(s.request.Context())
+	defer cancel()
+	r, n := records.Replacement{Old: s.stored, Next: s.stored.Copy(), Secret: s.secret()}, len(s.draft.changes)
+	var st wire.Stored
+	var err error
+	s.outside(func() { st, err = m.records.Replace(ctx, r) })
+	if err == nil {
+		s.stored = st
+		s.reply.cookie = s.answer(deed{step: confirm, when: when, used: true})
+		if s.err != nil {
+			return nil
+		}
+		return s.install(saved, st, n)
+	}
+	isNew := s.reply.cookie == oweIssue
+	s.reply.cookie = s.answer(deed{step: confirm, when: when, failed: true})
+	switch {
+	case errors.Is(err, ErrNotFound):
+		s.end()
+	case errors.Is(err, ErrRenewed):
+	case isNew:
+		return err
+	default:
+		s.say(slog.LevelWarn, "session: the cookie could not be refreshed", err)
+	}
+	return nil
+}
+
+// touch writes that the session was used, so that its deadline moves. That it cannot is no
+// error: another request does, or the next.
+func (s *Session) touch(when occasion) {
+	m := s.manager
+	ctx, cancel := m.records.Bound(s.request.Context())
+	defer cancel()
+	old, n := s.stored, len(s.draft.changes)
+	var st wire.Stored
+	var err error
+	s.outside(func() { st, err = m.records.Touch(ctx, old) })
+	switch {
+	case err == nil:
+		s.stored = st
+		s.reply.cookie = s.answer(deed{step: touch, when: when, used: true})
+		s.fail(s.install(s.phase, st, n))
+	case !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound):
+		s.say(slog.LevelWarn, "session: the deadline could not be moved", err)
+	}
+}
+
+// forget drops the changes of a session that has ended.
+func (s *Session) forget() {
+	s.drop()
+	s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it", nil)
+}
+
+// end is called when the store has the session no more.
+func (s *Session) end() {
+	s.phase = ended
+	s.reply.cookie = keepCookie
+}
 
 // drop forgets what the request changed.
 func (s *Session) drop() {
-	s.changes, s.renewal = nil, nil
 	s.needDates()
-	created := time.UnixMilli(s.now.Created)
-	s.now = wire.Record{}
+	created := time.UnixMilli(s.draft.Created)
+	s.draft = draft{}
 	s.dateFrom(created)
+}
+
+// install makes st what the store has and the handler sees. The changes after the first n
+// came while st was written, and are made on it.
+func (s *Session) install(as phase, st wire.Stored, n int) error {
+	s.phase, s.stored = as, st
+	s.draft.changes = s.draft.changes[n:]
+	next := s.stored.Copy()
+	for done := 0; done < len(s.draft.changes); done++ {
+		var err error
+		c := s.draft.changes[done]
+		s.outside(func() { err = c.Make(&next) })
+		if err != nil {
+			return err
+		}
+	}
+	s.draft.Record = next
+	return nil
 }
 
 // outside runs f without s.mu. If f panics nobody knows what it has done, so the
@@ -39,340 +405,50 @@ func (s *Session) outside(f func()) {
 	returned = true
 }
 
-// commit saves what there is to save before the header leaves. The error is that
-// of the session: what failed now, or before.
-func (s *Session) commit() error {
-	s.mu.Lock()
-	defer s.unlock()
-	if err := s.acquire(); err != nil {
-		return s.fail(err)
-	}
-	defer s.release()
-	s.committed = true
-	switch {
-	case s.err == nil:
-		if s.manager.options.Rolling {
-			s.used = true
-		}
-		s.fail(s.about(s.write(false)))
-		s.moved = s.used // it was due or not; only a first look after this is written at the end
-	case s.regenerated: // the old session ends although the new one cannot begin
-		if err := s.deleteRetired(); err != nil {
-			s.say(slog.LevelError, "session: the session to be replaced could not be deleted", err)
-		}
-	}
-	if s.err != nil && s.owesCookie && s.sendCookie == issueCookie {
-		_ = s.confirm() // what an earlier Save has stored stays the client's
-	}
-	return s.err
+// Retired are the records that a request is to delete: those of a session that it ends.
+type retired struct {
+	handles []string
+	record  *wire.Record // of the session that Destroy has ended, if it was loaded
+	failed  error        // of a deletion that took all its time; a request does not wait for that twice
 }
 
-// miss is commit where the header left by another way. What would need a cookie fails.
-func (s *Session) miss() {
-	s.mu.Lock()
-	defer s.unlock()
-	s.committed = true
-	switch {
-	case s.renewal != nil:
-		s.fail(callError{"Renew", ErrHeaderSent})
-	case s.regenerated:
-		s.fail(callError{"Regenerate", ErrHeaderSent})
-	case s.sendCookie == issueCookie:
-		s.fail(callError{"Save", ErrHeaderSent})
-	}
-}
-
-// A cookieState says what the response does with the client's cookie.
-type cookieState uint8
-
-const (
-	keepCookie    cookieState = iota
-	refreshCookie             // send it again, for its Max-Age or its signature
-	issueCookie               // send it, because the client does not have it
-)
-
-// finish saves what changed after the header left, also what changes while it saves, and
-// ends the session with its request.
-func (s *Session) finish() error {
-	s.mu.Lock()
-	defer s.unlock()
-	defer func() { s.closed = true }() // before anybody can make a change that nobody saves
-	if s.sendsWithMove() {             // too late for it: the next request moves both
-		s.moved = true
-	}
-	for range maxFinalSaves {
-		if s.err != nil {
-			return s.err
-		}
-		if err := s.acquire(); err != nil {
-			return s.fail(err)
-		}
-		calls := s.calls
-		err := s.saveLate()
-		s.release()
-		if err != nil || s.calls == calls {
-			return s.fail(s.about(err))
-		}
-	}
-	return s.fail(fmt.Errorf("a goroutine of the request goes on changing the session: %w", ErrClosed))
-}
-
-// maxFinalSaves bounds how long the end of a request waits for goroutines of its handler.
-const maxFinalSaves = 16
-
-// saveLate saves what changed after the header left.
-func (s *Session) saveLate() error {
-	if s.phase != fresh {
-		return s.write(false)
-	}
-	if len(s.changes) > 0 && !s.now.IsEmpty() {
-		return ErrHeaderSent
-	}
-	return nil
-}
-
-// close ends the session with its request, which saves nothing more.
-func (s *Session) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-}
-
-// write brings the store up to date: always if force is set, else by the rules
-// of express-session's resave and saveUninitialized, and when the deadline is
-// due to move.
-func (s *Session) write(force bool) error {
-	options := &s.manager.options
-	switch s.phase {
-	case fresh:
-		if force || s.regenerated || options.SaveUninitialized && !s.removed || !s.now.IsEmpty() {
-			return s.create()
-		}
-	case found:
-		switch changed := s.renewal != nil || !s.now.SameData(&s.stored.Record); {
-		case force || changed || options.Resave && s.writes == 0:
-			return s.swap(changed)
-		case s.owesCookie:
-			return s.confirm()
-		case s.used && !s.moved && !options.DisableTouch && s.manager.isDue(&s.stored.Record):
-			s.moved = true
-			s.move()
-		}
-	case stale:
-		if !s.now.IsEmpty() {
-			return ErrRenewed
-		}
-	case ended:
-		if len(s.changes) > 0 || s.renewal != nil {
-			s.drop()
-			s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it", nil)
-		}
-	}
-	return nil
-}
-
-// create saves a new session, and then deletes those that it replaces.
-func (s *Session) create() error {
-	ctx, cancel := s.manager.bound(s.request.Context())
-	defer cancel()
-	s.needID()
-	s.needDates()
-	made, next, n := s.id, s.now.Copy(), len(s.changes)
-	var st stored
-	var err error
-	s.outside(func() { made, st, err = s.manager.create(ctx, made, next) })
-	if err != nil {
-		return err
-	}
-	if err := s.deleteRetiredWithin(ctx); err != nil {
-		s.outside(func() { s.manager.takeBack(ctx, made.Handle) })
-		return err
-	}
-	s.id, s.secret, s.standing = made, wire.DigestOf(made.Secret), wire.Current
-	s.regenerated, s.removed, s.sendCookie = false, false, issueCookie
-	return s.install(st, n)
-}
-
-// swap saves a session that the store has.
-func (s *Session) swap(changed bool) error {
-	ctx, cancel := s.manager.bound(s.request.Context())
-	defer cancel()
-	old, renewal := s.stored, s.renewal
-	save := swap{old: old, next: s.now.Copy(), changes: s.changes, secret: s.secret, renewal: renewal}
-	wantsCookie := changed && s.manager.cookieMaxAge(&s.now) > 0 || s.sendsWithMove()
-	if wantsCookie && !s.committed && !s.manager.isDue(&old.Record) {
-		// The cookie lives as long as the session, and this save cannot send it. So the
-		// session's use is left to a write that can.
-		wantsCookie, save.isNoUse = false, true
-	}
-
-	var st stored
-	var err error
-	s.outside(func() { st, err = s.manager.swap(ctx, save) })
-	switch {
-	case errors.Is(err, ErrNotFound):
-		s.phase = ended
-		s.drop()
-		s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it", nil)
-		return nil
-	case errors.Is(err, ErrRenewed) && !changed:
-		return s.overtaken(len(save.changes))
-	case err != nil:
-		return err
-	}
-	s.renewal = nil
-	if !renewal.isMade(&st.Record) && st.Resets != old.Resets { // since it was saved
-		s.writes++
-		return s.overtaken(len(save.changes))
-	}
-	switch {
-	case renewal.isMade(&st.Record):
-		s.id = wire.ID{Handle: st.At, Secret: renewal.next.Secret}
-		s.secret = st.Secret
-		s.sendCookie, s.owesCookie = issueCookie, !s.committed
-	case s.owesCookie || st.MaxAge != old.MaxAge || wantsCookie: // owed by an earlier Save
-		s.refreshCookie()
-	}
-	return s.install(st, len(save.changes))
-}
-
-// overtaken is called when another request has made all cookies worthless but its own, and the
-// first n changes are saved, or change nothing.
-func (s *Session) overtaken(n int) error {
-	if len(s.changes) > n {
-		return ErrRenewed
-	}
-	s.begin()
-	s.phase = stale
-	return nil
-}
-
-// confirm makes a write with which the cookie goes that an earlier Save has left to the
-// commit, and which saves no change. If it fails, nobody knows whether the cookie is still the
-// right one, and it does not go. For a cookie that the client has that is no error, because a
-// later response sends it.
-func (s *Session) confirm() error {
-	ctx, cancel := s.manager.bound(s.request.Context())
-	defer cancel()
-	save, n := swap{old: s.stored, next: s.stored.Copy(), secret: s.secret}, len(s.changes)
-	isNew := s.sendCookie == issueCookie
-	var st stored
-	var err error
-	s.outside(func() { st, err = s.manager.swap(ctx, save) })
-	s.owesCookie = false
-	switch {
-	case err == nil && s.err == nil:
-		s.refreshCookie()
-		return s.install(st, n)
-	case err == nil:
-		s.stored = st
-		return nil
-	}
-	s.sendCookie = keepCookie
-	switch {
-	case errors.Is(err, ErrNotFound):
-		s.phase = ended
-	case errors.Is(err, ErrRenewed):
-	case isNew:
-		return err
-	default:
-		s.say(slog.LevelWarn, "session: the cookie could not be refreshed", err)
-	}
-	return nil
-}
-
-// move writes that a session was used which has not changed, so that its deadline moves.
-// That it cannot is no error: another request does it, or the next.
-func (s *Session) move() {
-	ctx, cancel := s.manager.bound(s.request.Context())
-	defer cancel()
-	old, next, n := s.stored, s.stored.Copy(), len(s.changes)
-	next.Used = time.Now().UnixMilli()
-	var st stored
-	var err error
-	s.outside(func() { st, err = s.manager.replace(ctx, old, next) })
-	if err != nil {
-		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
-			s.say(slog.LevelWarn, "session: the deadline could not be moved", err)
-		}
-		return
-	}
-	if s.sendsWithMove() {
-		s.refreshCookie()
-	}
-	s.fail(s.install(st, n))
-}
-
-// sendsWithMove reports whether the cookie goes with a move of the deadline: if it is to
-// live as long, or has an old signature.
-func (s *Session) sendsWithMove() bool {
-	return s.manager.options.Rolling || s.oldSignature
-}
-
-// refreshCookie sends the cookie again that the client has. That goes only together with a
-// write of the commit: after an earlier one, another request may have replaced the cookie,
-// and this response would put it back.
-func (s *Session) refreshCookie() {
-	if s.owesCookie = !s.committed; s.committed {
-		s.sendCookie = max(s.sendCookie, refreshCookie)
-	}
-}
-
-// install makes st what the store has and the handler sees, with the changes
-// after the first n, which came while st was written.
-func (s *Session) install(st stored, n int) error {
-	s.phase, s.stored = found, st
-	s.writes++
-	s.changes = s.changes[n:]
-	now := s.stored.Copy()
-	for done := 0; done < len(s.changes); done++ {
-		var err error
-		c := s.changes[done]
-		s.outside(func() { err = c.make(&now) })
-		if err != nil {
-			return err
-		}
-	}
-	s.now = now
-	return nil
-}
-
-// retire lists the records that have to go for this session to be gone.
+// retire lists the records that have to go for this session to be gone. After a Destroy
+// nothing is left to list.
 func (s *Session) retire() {
-	if s.removed {
+	if s.reply.cookie == removeCookie {
 		return
 	}
 	add := func(handle string) {
-		if !slices.Contains(s.retired, handle) {
-			s.retired = append(s.retired, handle)
+		if !slices.Contains(s.retired.handles, handle) {
+			s.retired.handles = append(s.retired.handles, handle)
 		}
 	}
-	if s.phase == found {
+	if s.phase.isStored() {
 		add(s.id.Handle)
 	}
-	for c := range s.cookie.all() {
+	for c := range s.brought.all() {
 		add(c.id.Handle)
 	}
 }
 
 // deleteRetired deletes what retire has listed.
 func (s *Session) deleteRetired() error {
-	ctx, cancel := s.manager.bound(s.request.Context())
+	ctx, cancel := s.manager.records.Bound(s.request.Context())
 	defer cancel()
 	return s.deleteRetiredWithin(ctx)
 }
 
 func (s *Session) deleteRetiredWithin(ctx context.Context) (err error) {
-	if s.undeleted != nil {
-		return s.undeleted
+	if s.retired.failed != nil {
+		return s.retired.failed
 	}
-	for len(s.retired) > 0 && err == nil {
-		s.outside(func() { err = s.manager.remove(ctx, s.retired[0]) })
+	for len(s.retired.handles) > 0 && err == nil {
+		s.outside(func() { err = s.manager.records.Remove(ctx, s.retired.handles[0]) })
 		switch {
 		case err == nil:
-			s.retired = s.retired[1:]
-		case ctx.Err() != nil: // a request does not wait for that twice
-			s.undeleted = err
+			s.retired.handles = s.retired.handles[1:]
+		case ctx.Err() != nil:
+			s.retired.failed = err
 		}
 	}
 	return err

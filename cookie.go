@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/seed-4f96e14b/session/internal/native"
+	"github.com/seed-4f96e14b/session/internal/records"
 )
 
 // Cookie configures the cookie that carries a session's id. Its zero value sends
@@ -90,24 +93,8 @@ func (c *Cookie) template() http.Cookie {
 // validate returns one error for each thing that browsers would refuse or
 // silently change. Another program's cookie may have any lifetime.
 func (c *Cookie) validate(isForeign bool) []error {
-	var errs []error
+	errs := c.validateName()
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf("Cookie."+format, args...)) }
-
-	template := c.template()
-	bare := http.Cookie{Name: template.Name}
-	switch name := template.Name; {
-	case bare.Valid() != nil || strings.Contains(name, "|"):
-		refuse("Name is %q; use letters, digits, '-', '_' and '.'", name)
-	case len(name)+maxIDLength > maxCookieSize:
-		refuse("Name has %d bytes; name and value may have %d together", len(name), maxCookieSize)
-	case hasPrefixFold(name, "__Host-") && (c.Insecure || c.Domain != "" || c.path() != "/"):
-		refuse("Name is %q; its prefix needs a secure cookie without a Domain and with Path \"/\"", name)
-	case hasPrefixFold(name, "__Secure-") && c.Insecure:
-		refuse("Name is %q; its prefix needs a secure cookie, so leave Insecure out", name)
-	case (hasPrefixFold(name, "__Http-") || hasPrefixFold(name, "__Host-Http-")) && (c.Insecure || c.ScriptAccess):
-		refuse("Name is %q; its prefix needs a secure cookie that scripts cannot read", name)
-	}
-
 	if c.MaxAge < 0 || c.MaxAge > maxCookieAge && !isForeign {
 		refuse("MaxAge is %v; it can be from 0 to 400 days", c.MaxAge)
 	}
@@ -144,6 +131,26 @@ func (c *Cookie) validate(isForeign bool) []error {
 	return errs
 }
 
+// validateName checks the name, and what its prefix promises of the cookie.
+func (c *Cookie) validateName() (errs []error) {
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf("Cookie."+format, args...)) }
+	template := c.template()
+	bare := http.Cookie{Name: template.Name}
+	switch name := template.Name; {
+	case bare.Valid() != nil || strings.Contains(name, "|"):
+		refuse("Name is %q; use letters, digits, '-', '_' and '.'", name)
+	case len(name)+native.MaxIDLength > maxCookieSize:
+		refuse("Name has %d bytes; name and value may have %d together", len(name), maxCookieSize)
+	case hasPrefixFold(name, "__Host-") && (c.Insecure || c.Domain != "" || c.path() != "/"):
+		refuse("Name is %q; its prefix needs a secure cookie without a Domain and with Path \"/\"", name)
+	case hasPrefixFold(name, "__Secure-") && c.Insecure:
+		refuse("Name is %q; its prefix needs a secure cookie, so leave Insecure out", name)
+	case (hasPrefixFold(name, "__Http-") || hasPrefixFold(name, "__Host-Http-")) && (c.Insecure || c.ScriptAccess):
+		refuse("Name is %q; its prefix needs a secure cookie that scripts cannot read", name)
+	}
+	return errs
+}
+
 func hasPrefixFold(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
@@ -159,7 +166,7 @@ func wholeSeconds(d time.Duration) error {
 
 // roundUp returns d in whole seconds.
 func roundUp(d time.Duration) time.Duration {
-	if rest := d % time.Second; rest > 0 && d <= never-time.Second {
+	if rest := d % time.Second; rest > 0 && d <= records.Forever-time.Second {
 		d += time.Second - rest
 	}
 	return d.Truncate(time.Second)

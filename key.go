@@ -47,7 +47,7 @@ func (k Key[T]) Set(s *Session, v T) {
 	if err == nil {
 		err = s.manager.codec.CheckKey(string(k))
 	}
-	c := change{"Set", string(k), func(r *wire.Record) error {
+	c := change{Call: "Set", Key: string(k), Make: func(r *wire.Record) error {
 		r.Set(string(k), value)
 		return nil
 	}}
@@ -70,7 +70,7 @@ func (k Key[T]) Set(s *Session, v T) {
 // be counted before it. If the response depends on the result, as the number of
 // a ticket or a coupon that is good once, call [Session.Save] first, then Get.
 func (k Key[T]) Update(s *Session, f func(T) T) {
-	c := change{"Update", string(k), func(r *wire.Record) error {
+	c := change{Call: "Update", Key: string(k), Make: func(r *wire.Record) error {
 		v, _, _ := decodeJSON[T](r.Get(string(k)))
 		value, err := k.encode(f(v))
 		if err == nil {
@@ -109,7 +109,7 @@ func (k Key[T]) Pop(s *Session) (T, bool) {
 		if value != nil && !ok && !bytes.Equal(value, jsonNull) {
 			return v, false
 		}
-		if s.changeIf(change{"Pop", string(k), k.remove}, value, nil) {
+		if s.changeIf(change{Call: "Pop", Key: string(k), Make: k.remove}, value, nil) {
 			return v, ok
 		}
 	}
@@ -117,7 +117,7 @@ func (k Key[T]) Pop(s *Session) (T, bool) {
 
 // Delete removes the value, if there is one.
 func (k Key[T]) Delete(s *Session) {
-	s.change(change{"Delete", string(k), k.remove})
+	s.change(change{Call: "Delete", Key: string(k), Make: k.remove})
 }
 
 func (k Key[T]) remove(r *wire.Record) error {

@@ -12,12 +12,14 @@ import (
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// load reads the session that the cookie names, once. It acquires the session.
+// What the request brought becomes a record.
+
+// load finds the session that the cookies name, once. It acquires the session.
 func (s *Session) load() {
-	if s.phase != unloaded {
+	if s.phase != unasked {
 		return
 	}
-	if s.closed {
+	if s.reply.stage == closed {
 		s.fail(ErrClosed)
 		return
 	}
@@ -25,70 +27,20 @@ func (s *Session) load() {
 		return
 	}
 	defer s.release()
-	if s.phase != unloaded { // another goroutine was faster
-		return
-	}
-	s.readCookie()
-	s.find()
-}
-
-// find looks for the session of the cookies that verify. The first that opens one counts:
-// a cookie left behind by another Domain or Path, which a logout could not delete, does not
-// hide the good one behind it.
-func (s *Session) find() {
-	if !s.cookie.verified() {
-		s.begin()
-		return
-	}
-	ctx, cancel := s.manager.bound(s.request.Context())
-	defer cancel()
-	replaced := ""
-	looks := 0
-	for c := range s.cookie.all() {
-		if looks++; looks > maxLooks {
-			break
-		}
-		var st stored
-		var err error
-		s.outside(func() { st, s.standing, err = s.manager.load(ctx, c.id) })
-		switch {
-		case err == nil:
-			s.phase, s.id, s.secret = found, wire.ID{Handle: st.At, Secret: c.id.Secret}, wire.DigestOf(c.id.Secret)
-			s.oldSignature = c.old
-			s.show(st)
-			return
-		case errors.Is(err, wire.ErrReplaced):
-			replaced = c.id.Handle
-		case errors.Is(err, ErrNotFound):
-		case errors.Is(err, ErrUnreadable):
-			s.say(slog.LevelWarn, "session: the stored record is unreadable, and left alone; its cookie opens nothing", err,
-				slog.String("session", s.manager.codec.LogHandle(c.id.Handle)))
-		default:
-			s.begin()
-			s.fail(err)
-			return
-		}
-	}
-	s.begin()
-	if replaced != "" {
-		s.phase = stale
-		s.say(slog.LevelInfo, "session: the cookie has just been replaced, without a grace or after its session was renewed again; the request is anonymous", nil,
-			slog.String("session", s.manager.codec.LogHandle(replaced)))
+	if s.phase == unasked { // no other goroutine was faster
+		s.readCookies()
+		s.fail(s.find())
 	}
 }
 
-// maxLooks bounds for how many cookies a session is looked for. Honest browsers bring two,
-// where a cookie of another Domain or Path has been left behind.
-const maxLooks = 8
-
-// readCookie looks at the request's cookies, once.
-func (s *Session) readCookie() {
-	if s.cookie.read {
+// readCookies verifies the request's cookies, once.
+func (s *Session) readCookies() {
+	if s.brought.read {
 		return
 	}
-	s.cookie.readFrom(s.request, s.manager)
-	if s.cookie.bad > 0 {
-		s.lines = append(s.lines, logLine{level: slog.LevelWarn, text: badSignature, more: s.cookie.bad - 1})
+	s.brought.readFrom(s.request, s.manager)
+	if s.brought.bad > 0 {
+		s.lines = append(s.lines, logLine{level: slog.LevelWarn, text: badSignature, more: s.brought.bad - 1})
 	}
 }
 
@@ -96,13 +48,62 @@ func (s *Session) readCookie() {
 const badSignature = "session: a cookie of our name has no good signature, and counts as none. " +
 	"Does another program on this host use the name (ports share cookies)? Does another instance have other Secrets, or a new one at each start? Was a secret removed too early?"
 
-// reload reads the session again. Who was let in stays in, unless all cookies but a new one
-// have lost their worth since.
-func (s *Session) reload() (err error) {
-	ctx, cancel := s.manager.bound(s.request.Context())
+// find loads the session of the cookies that verify. The first that opens one counts: a
+// cookie of another Domain or Path, which a logout could not delete, does not hide the good
+// one behind it. The error is that of a store which could not tell.
+func (s *Session) find() error {
+	if !s.brought.verified() {
+		s.begin(absent)
+		return nil
+	}
+	ctx, cancel := s.manager.records.Bound(s.request.Context())
 	defer cancel()
-	var st stored
-	s.outside(func() { st, err = s.manager.follow(ctx, s.stored.At) })
+	replaced, looks := "", 0
+	for c := range s.brought.all() {
+		if looks++; looks > maxLooks {
+			break
+		}
+		var st wire.Stored
+		var standing wire.Standing
+		var err error
+		s.outside(func() { st, standing, err = s.manager.records.Load(ctx, c.id) })
+		switch {
+		case err == nil:
+			s.phase, s.id = found, wire.ID{Handle: st.At, Secret: c.id.Secret}
+			s.opened = opened{standing: standing, signedByOld: c.signedByOld}
+			s.show(st)
+			return nil
+		case errors.Is(err, wire.ErrReplaced):
+			replaced = c.id.Handle
+		case errors.Is(err, ErrNotFound):
+		case errors.Is(err, ErrUnreadable):
+			s.say(slog.LevelWarn, "session: the stored record is unreadable, and left alone; its cookie opens nothing", err,
+				slog.String("session", s.manager.codec.LogHandle(c.id.Handle)))
+		default:
+			s.begin(absent)
+			return err
+		}
+	}
+	s.begin(absent)
+	if replaced != "" {
+		s.phase = stale
+		s.say(slog.LevelInfo, "session: the cookie has just been replaced, without a grace or after its session was renewed again; the request is anonymous", nil,
+			slog.String("session", s.manager.codec.LogHandle(replaced)))
+	}
+	return nil
+}
+
+// maxLooks bounds for how many cookies a session is looked for. Honest browsers bring two,
+// where a cookie of another Domain or Path has been left behind.
+const maxLooks = 8
+
+// reload loads the session again. A request that was let in stays in, unless a renewal
+// without grace has happened since.
+func (s *Session) reload() (err error) {
+	ctx, cancel := s.manager.records.Bound(s.request.Context())
+	defer cancel()
+	var st wire.Stored
+	s.outside(func() { st, err = s.manager.records.Follow(ctx, s.stored.At, time.Time{}) })
 	switch {
 	case err == nil && st.Resets == s.stored.Resets:
 		s.show(st)
@@ -110,26 +111,27 @@ func (s *Session) reload() (err error) {
 	case err == nil:
 		return ErrRenewed
 	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
-		s.phase = ended
+		s.end()
 		return nil
 	}
 	return err
 }
 
 // show makes st what the handler sees.
-func (s *Session) show(st stored) {
-	s.stored, s.changes = st, nil
-	s.now = s.stored.Copy()
+func (s *Session) show(st wire.Stored) {
+	s.stored = st
+	s.draft.Record, s.draft.changes = s.stored.Copy(), nil
 }
 
-// begin makes the session one that is in no store.
-func (s *Session) begin() {
-	if s.phase != unloaded { // else there is nothing to clear, and most anonymous requests come here once
-		s.id, s.secret, s.stored, s.now = wire.ID{}, wire.Digest{}, stored{}, wire.Record{}
-		s.changes, s.renewal = nil, nil
-		s.standing, s.oldSignature, s.sendCookie, s.owesCookie = wire.Unknown, false, keepCookie, false
+// begin makes the session an empty one that is in no store.
+func (s *Session) begin(as phase) {
+	if s.phase != unasked { // else nothing is there to clear, and most anonymous requests come here once
+		s.id, s.stored, s.draft, s.opened = wire.ID{}, wire.Stored{}, draft{}, opened{}
+		if s.reply.cookie != removeCookie {
+			s.reply.cookie = keepCookie
+		}
 	}
-	s.phase = fresh
+	s.phase = as
 }
 
 // needID gives a new session its id: late, because most anonymous requests need none.
@@ -139,38 +141,44 @@ func (s *Session) needID() {
 	}
 }
 
-// needDates gives a session that is not stored its beginning, as late.
+// needDates gives a session that is not stored its beginning: late, for the same reason.
 func (s *Session) needDates() {
-	if s.phase != found && s.now.Created == 0 {
+	if !s.phase.isStored() && s.draft.Created == 0 {
 		s.dateFrom(time.Now())
 	}
 }
 
 func (s *Session) dateFrom(now time.Time) {
-	s.manager.codec.Begin(&s.now, now)
-	s.now.Used = now.UnixMilli()
+	s.manager.codec.Begin(&s.draft.Record, now)
+	s.draft.Used = now.UnixMilli()
 }
 
-// presented is what a request's cookies say of its session: those of our name with a good
-// signature, each once, in the request's order. Most requests have one.
-type presented struct {
+// Opened is how the request came to its session: by which of its cookies.
+type opened struct {
+	standing    wire.Standing // of that cookie's secret; Unknown if none has opened a session
+	signedByOld bool          // by a secret that is not the first
+}
+
+// Brought are the request's cookies of our name that have a good signature, each once, in the
+// request's order. Most requests have one.
+type brought struct {
 	first candidate
 	more  []candidate
 	read  bool
-	any   bool // there was a cookie of our name, good or bad
-	bad   int  // how many had no good signature
+	any   bool // there was a cookie of our name, with a good signature or without
+	bad   int  // how many had none
 }
 
 // A candidate is a cookie with a good signature.
 type candidate struct {
-	id    wire.ID
-	value string // that the id came in
-	old   bool   // signed by an older secret
+	id          wire.ID
+	value       string // that holds the id
+	signedByOld bool   // by a secret that is not the first
 }
 
 // readFrom looks at the request's cookies, as [http.Request.CookiesNamed] does.
-func (p *presented) readFrom(r *http.Request, m *Manager) {
-	p.read = true
+func (b *brought) readFrom(r *http.Request, m *Manager) {
+	b.read = true
 	var seen map[wire.ID]bool // beside the first
 	last := ""                // the same again costs nothing
 	for _, line := range r.Header["Cookie"] {
@@ -181,7 +189,7 @@ func (p *presented) readFrom(r *http.Request, m *Manager) {
 			if !ok {
 				continue
 			}
-			p.any = true
+			b.any = true
 			if value == last {
 				continue
 			}
@@ -189,30 +197,30 @@ func (p *presented) readFrom(r *http.Request, m *Manager) {
 			id, old, ok := m.codec.Verify(value, quoted)
 			switch c := (candidate{id, value, old}); {
 			case !ok:
-				p.bad++
-			case !p.verified():
-				p.first = c
-			case id != p.first.id && !seen[id]:
+				b.bad++
+			case !b.verified():
+				b.first = c
+			case id != b.first.id && !seen[id]:
 				if seen == nil {
 					seen = make(map[wire.ID]bool)
 				}
 				seen[id] = true
-				p.more = append(p.more, c)
+				b.more = append(b.more, c)
 			}
 		}
 	}
 }
 
 // verified reports whether there is a candidate.
-func (p *presented) verified() bool { return p.first.value != "" }
+func (b *brought) verified() bool { return b.first.value != "" }
 
 // all goes through the candidates.
-func (p *presented) all() iter.Seq[candidate] {
+func (b *brought) all() iter.Seq[candidate] {
 	return func(yield func(candidate) bool) {
-		if !p.verified() || !yield(p.first) {
+		if !b.verified() || !yield(b.first) {
 			return
 		}
-		for _, c := range p.more {
+		for _, c := range b.more {
 			if !yield(c) {
 				return
 			}
@@ -221,9 +229,9 @@ func (p *presented) all() iter.Seq[candidate] {
 }
 
 // value returns what may be sent again for the id, as far as that is known.
-func (p *presented) value(id wire.ID) string {
-	if p.first.id == id && !p.first.old {
-		return p.first.value
+func (b *brought) value(id wire.ID) string {
+	if b.first.id == id && !b.first.signedByOld {
+		return b.first.value
 	}
 	return ""
 }

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
 // log writes a line that no request can cause again and again.
@@ -37,7 +39,7 @@ type lineKind struct {
 // clientErrors are those that a client can cause, told apart. Some of them are an
 // ErrUnavailable too.
 var clientErrors = []error{
-	ErrTooLarge, ErrEncode, ErrRenewed, ErrHeaderSent, ErrClosed, ErrUnreadable, ErrFull, errContended, errNewerFormat,
+	ErrTooLarge, ErrEncode, ErrRenewed, ErrHeaderSent, ErrClosed, ErrUnreadable, ErrFull, wire.ErrContended, wire.ErrNewerFormat,
 }
 
 // kindOf returns the kind of a line, and reports whether clients can cause it. The failure of

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"iter"
@@ -11,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed-4f96e14b/session/internal/records"
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
@@ -23,14 +23,9 @@ type Manager struct {
 	options    Options // with defaults, without secrets
 	cookieName string
 	codec      wire.Codec
-	lifetimes
-	store     wire.Store // that of the options, as the sessions call it
-	inProcess bool       // it never waits
-	writer    wire.Writer
-	saves     atomic.Uint64 // the number of the last save
-	turns     turns
-	warned    atomic.Bool // of secure cookies over plain HTTP
-	lines     logLines
+	records    *records.Keeper
+	warned     atomic.Bool // of secure cookies over plain HTTP
+	lines      logLines
 }
 
 // New returns a Manager. The error lists everything that is wrong with the
@@ -45,20 +40,15 @@ func New(options Options) (*Manager, error) {
 	codec := options.WireFormat.NewCodec(wire.Settings{
 		Secrets: options.keys(), Cookie: template, Priority: options.Cookie.Priority, MaxAge: options.Cookie.MaxAge,
 	})
-	var writer wire.Writer
-	rand.Read(writer[:])
-	m := &Manager{
-		options:    options,
-		cookieName: template.Name,
-		writer:     writer,
-		codec:      codec,
-		lifetimes:  options.lifetimes(codec),
+	settings := records.Settings{
+		Codec: codec, Lifetimes: options.lifetimes(), MaxBytes: options.MaxBytes, Timeout: options.StoreTimeout,
 	}
 	if memory, ok := options.Store.(*MemoryStore); ok {
-		m.store, m.inProcess = lender{memory}, true
+		settings.Store, settings.InProcess = lender{memory}, true
 	} else {
-		m.store = bounded(options.Store, options.StoreTimeout)
+		settings.Store = bounded(options.Store, options.StoreTimeout)
 	}
+	m := &Manager{options: options, cookieName: template.Name, codec: codec, records: records.New(settings)}
 	if len(options.Secrets) == 0 {
 		m.log(context.Background(), slog.LevelInfo, "session: no Secrets: signing with a random one, so cookies and sessions end with this process")
 	}
@@ -111,7 +101,7 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 		since := time.Now().Add(-wire.Overlap)
 		for key, err := range lister.Keys(ctx) {
 			if err != nil {
-				yield(nil, unavailable("list", err))
+				yield(nil, wire.Unavailable("list", err))
 				return
 			}
 			if !m.codec.IsHandle(key) { // of another manager, whose prefix begins with ours
@@ -148,18 +138,16 @@ func (m *Manager) Load(ctx context.Context, id string) (*Session, error) {
 
 // loadSince returns the session that has the id, or had it before a renewal since that time.
 func (m *Manager) loadSince(ctx context.Context, id string, since time.Time) (*Session, error) {
-	bounded, cancel := m.bound(ctx)
+	bounded, cancel := m.records.Bound(ctx)
 	defer cancel()
-	st, err := m.alive(m.codec.Follow(bounded, m.store, id, since))
+	st, err := m.records.Follow(bounded, id, since)
 	if err != nil {
 		return nil, err
 	}
 	request := (&http.Request{}).WithContext(ctx)
-	s := &Session{&state{
-		manager: m, request: request, inner: request,
-		phase: found, id: wire.ID{Handle: st.At}, stored: st, closed: true,
-	}}
-	s.now = s.stored.Copy()
+	s := &Session{&state{manager: m, request: request, inner: request, phase: found, id: wire.ID{Handle: st.At}}}
+	s.reply.stage = closed
+	s.show(st)
 	return s, nil
 }
 
@@ -175,7 +163,7 @@ func (m *Manager) Len(ctx context.Context) (int, error) {
 	n := 0
 	for key, err := range lister.Keys(ctx) {
 		if err != nil {
-			return 0, unavailable("count", err)
+			return 0, wire.Unavailable("count", err)
 		}
 		if m.codec.IsHandle(key) { // else it is of another manager, whose prefix begins with ours
 			n++
@@ -192,9 +180,9 @@ func (m *Manager) Destroy(ctx context.Context, id string) error {
 	if !m.codec.IsHandle(id) { // it may be another program's key, or another manager's
 		return nil
 	}
-	ctx, cancel := m.bound(ctx)
+	ctx, cancel := m.records.Bound(ctx)
 	defer cancel()
-	return m.remove(ctx, id)
+	return m.records.Remove(ctx, id)
 }
 
 // Clear ends all sessions of the store, as express-session's store.clear does. With a

@@ -33,11 +33,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		for s := outer; s != nil; s = s.outer {
-			if s.manager.cookieName == m.cookieName && s.isOpen() {
-				panic(fmt.Sprintf("session: two managers around one handler have the cookie name %q, and would take each other's cookies; use one Manager for both, or give one of them another Cookie.Name", m.cookieName))
-			}
-		}
+		m.mustNotShareName(outer)
 		var exchange struct {
 			session Session
 			state   state
@@ -46,31 +42,15 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		s, rw := &exchange.session, &exchange.writer
 		s.state = &exchange.state
 		s.manager, s.outer, s.request = m, outer, r
-		rw.ResponseWriter, rw.session = w, s
 		s.inner = r.WithContext(context.WithValue(r.Context(), contextKey{}, s))
+		rw.ResponseWriter, rw.session = w, s
 		if header := w.Header(); len(header) > 0 {
 			rw.before = header.Clone()
 		}
 		returned := false
-		defer func() { // also after a panic, which drops what was not saved yet
-			s.close()
-			if !returned && !rw.committed {
-				s.header(w.Header()) // of what was saved: somebody outside may recover, and answer
-			}
-			rw.restoreAnswer()
-			if rw.err != nil && !rw.cut { // our answer is complete: a handler that aborts its own aborts nothing
-				if p := recover(); p != nil && p != http.ErrAbortHandler {
-					panic(p)
-				}
-			}
-			if r.MultipartForm == nil { // the server removes the files of the request that it knows
-				r.MultipartForm = s.inner.MultipartForm
-			}
-		}()
-
+		defer rw.end(&returned)
 		if m.loadsAlways() || !isSafe(r.Method) {
 			if err := s.preload(); err != nil {
-				rw.committed = true
 				rw.fail(err)
 				return
 			}
@@ -81,10 +61,19 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 	})
 }
 
+// mustNotShareName panics if a manager around m has its cookie name.
+func (m *Manager) mustNotShareName(outer *Session) {
+	for s := outer; s != nil; s = s.outer {
+		if s.manager.cookieName == m.cookieName && s.isOpen() {
+			panic(fmt.Sprintf("session: two managers around one handler have the cookie name %q, and would take each other's cookies; use one Manager for both, or give one of them another Cookie.Name", m.cookieName))
+		}
+	}
+}
+
 func (s *Session) isOpen() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.closed
+	return s.reply.stage != closed
 }
 
 // preload loads the session before the handler runs.
@@ -104,19 +93,28 @@ func isSafe(method string) bool {
 	return false
 }
 
-// A responseWriter commits the session before the first byte leaves by any road.
-// What it leaves to Unwrap sends nothing: deadlines and full duplex.
+// A responseWriter commits the session before the first byte leaves by any road. It leaves
+// deadlines and full duplex to the one around it, by Unwrap: they send nothing.
 type responseWriter struct {
 	http.ResponseWriter
-	session   *Session
-	before    http.Header // what other middleware had set
-	answer    http.Header // of the error that we have answered
-	err       error       // what the handler writes then goes nowhere
-	committed bool
-	hijacked  bool
-	answered  bool // the session has failed, and the handler said so itself
-	cut       bool // the response must not look whole
+	session *Session
+	before  http.Header // what other middleware had set
+	fate    fate
+	err     error       // of a response that is replaced or cut
+	answer  http.Header // of the response that replaces the handler's
 }
+
+// A fate is what becomes of the handler's response.
+type fate uint8
+
+const (
+	undecided  fate = iota // the session is not committed
+	passes                 // the session is saved, and what the handler writes is sent
+	apologizes             // the session could not be saved, and the handler says so itself
+	replaced               // the session could not be saved, and the client has got our answer
+	hijacked               // the handler has the connection
+	cut                    // the response must not look whole
+)
 
 // Unwrap is for http.ResponseController.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -128,17 +126,6 @@ func (w *responseWriter) Header() http.Header {
 		return make(http.Header)
 	}
 	return w.ResponseWriter.Header()
-}
-
-// restoreAnswer drops what the handler has written since into a header map that it kept.
-// Somebody outside may send that later: a buffer, an [http.TimeoutHandler], or the server as
-// trailers.
-func (w *responseWriter) restoreAnswer() {
-	if w.answer != nil {
-		header := w.ResponseWriter.Header()
-		clear(header)
-		maps.Copy(header, w.answer)
-	}
 }
 
 // Format implements [fmt.Formatter]: no verb prints the session or the request.
@@ -173,7 +160,7 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 	}
 	n, err := io.Copy(w.ResponseWriter, r)
 	if w.session.lookedLate.Load() { // r did
-		if w.err = w.vary(); w.err != nil {
+		if w.vary(); w.err != nil {
 			return n, w.err
 		}
 	}
@@ -197,27 +184,30 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	w.hijacked = err == nil
+	if err == nil {
+		w.fate = hijacked
+	}
 	return conn, rw, err
 }
 
 // commit saves the session, once, and answers with an error if that fails,
 // unless the handler is about to do so itself.
 func (w *responseWriter) commit(status int) error {
-	if w.committed {
-		if w.err == nil && w.session.lookedLate.Load() {
-			w.err = w.vary()
+	if w.fate != undecided {
+		if w.fate == passes && w.session.lookedLate.Load() {
+			w.vary()
 		}
 		return w.err
 	}
 	err := w.session.commit()
-	w.committed = true // not if commit panics: who recovers that may answer an error
-	if err != nil {
-		if status < http.StatusInternalServerError {
-			w.fail(err)
-			return err
-		}
-		w.answered = true
+	switch {
+	case err == nil:
+		w.fate = passes
+	case status < http.StatusInternalServerError:
+		w.fail(err)
+		return err
+	default:
+		w.fate = apologizes
 		w.log("session: request failed; the handler has answered it with an error", err)
 	}
 	w.session.header(w.Header())
@@ -225,45 +215,77 @@ func (w *responseWriter) commit(status int) error {
 }
 
 // vary is called where the handler writes on after a first look that came too late for
-// Vary: Cookie. The error is that of a response which a shared cache would give to others.
-func (w *responseWriter) vary() error {
+// Vary: Cookie. It cuts off a response that a shared cache would give to others.
+func (w *responseWriter) vary() {
 	w.session.lookedLate.Store(false)
 	header := w.Header()
 	if variesByCookie(header) {
-		return nil
+		return
 	}
 	if !isForSharedCaches(header) {
 		w.say(slog.LevelWarn, "session: the handler looked at its session only after the first byte, so the response has no Vary: Cookie; look before the first byte", nil)
-		return nil
+		return
 	}
-	w.cut = true
-	err := fmt.Errorf("the handler looked at its session only after the first byte of a response that shared caches may give to others; look before, or send Cache-Control: private: %w", ErrHeaderSent)
+	w.cutOff(fmt.Errorf("the handler looked at its session only after the first byte of a response that shared caches may give to others; look before, or send Cache-Control: private: %w", ErrHeaderSent))
+}
+
+// cutOff lets nothing more of the response leave.
+func (w *responseWriter) cutOff(err error) {
 	w.log("session: request failed after the header was sent; the response is cut off", err)
-	return err
+	if w.fate != hijacked {
+		w.fate, w.err = cut, err
+	}
 }
 
 // finish commits if the handler wrote nothing, and saves what it changed after
 // its first byte. If that fails, the client must not take the response for whole.
 func (w *responseWriter) finish() {
 	switch {
-	case w.committed:
+	case w.fate != undecided:
 	case isWritten(w.ResponseWriter):
-		w.committed = true
+		w.fate = passes
 		w.session.miss()
 		w.say(slog.LevelError, "session: the response was written around the ResponseWriter of Manager.Handler, and has neither cookie nor Vary; pass that ResponseWriter on, not only the request", nil)
 	default:
 		w.commit(http.StatusOK)
 	}
-	if w.err != nil && !w.cut || w.answered {
+	if w.fate == replaced || w.fate == apologizes {
 		return
 	}
 	if err := w.session.finish(); err != nil {
-		w.log("session: request failed after the header was sent; the response is cut off", err)
-		w.cut = true
+		w.cutOff(err)
 	}
-	if w.cut && !w.hijacked {
+	if w.fate == cut {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// end ends the request, also after a panic, which drops what was not saved yet.
+func (w *responseWriter) end(returned *bool) {
+	s := w.session
+	s.close()
+	switch {
+	case w.fate == undecided && !*returned:
+		s.header(w.Header()) // of what was saved: somebody outside may recover, and answer
+	case w.fate == replaced:
+		w.restoreAnswer()
+		// Our answer is whole. A handler that aborts its own response aborts nothing.
+		if p := recover(); p != nil && p != http.ErrAbortHandler {
+			panic(p)
+		}
+	}
+	if s.request.MultipartForm == nil { // the server removes the files of the request that it knows
+		s.request.MultipartForm = s.inner.MultipartForm
+	}
+}
+
+// restoreAnswer drops what the handler has written since into a header map that it kept.
+// Somebody outside may send that later: a buffer, an [http.TimeoutHandler], or the server as
+// trailers.
+func (w *responseWriter) restoreAnswer() {
+	header := w.ResponseWriter.Header()
+	clear(header)
+	maps.Copy(header, w.answer)
 }
 
 // isWritten reports whether the header has left through w, if that is known. The writers of
@@ -283,7 +305,7 @@ func isWritten(w http.ResponseWriter) bool {
 
 // fail drops what the handler answered, and answers with the error.
 func (w *responseWriter) fail(err error) {
-	w.err = err
+	w.fate, w.err = replaced, err
 	w.log("session: request failed", err)
 	header := w.ResponseWriter.Header()
 	clear(header)

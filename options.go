@@ -10,6 +10,10 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/seed-4f96e14b/session/internal/native"
+	"github.com/seed-4f96e14b/session/internal/records"
+	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
 // The defaults of [Options].
@@ -108,6 +112,11 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// A WireFormat is how sessions are written: ids into cookies, and records into the
+// store. Nil in [Options] means this library's own. Package expressjs has the other
+// one there is, that of express-session and connect-redis; programs cannot add any.
+type WireFormat interface{ wire.Format }
+
 // Format implements [fmt.Formatter], so that the secrets are not printed. Package fmt
 // prints them without asking it where Options are an unexported field of a struct, and for
 // the verbs %w and %p, which fit no Options; go vet finds those.
@@ -129,7 +138,7 @@ func (o Options) withDefaults() Options {
 		o.Store = new(MemoryStore)
 	}
 	if o.WireFormat == nil {
-		o.WireFormat = nativeFormat{}
+		o.WireFormat = native.Format{}
 	}
 	o.Secrets = slices.Clone(o.Secrets)
 	o.AbsoluteTimeout = cmp.Or(o.AbsoluteTimeout, DefaultAbsoluteTimeout)
@@ -138,13 +147,26 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-const never = time.Duration(1<<63 - 1)
-
 func (o *Options) absoluteTimeout() time.Duration {
 	if o.AbsoluteTimeout < 0 {
-		return never
+		return records.Forever
 	}
 	return o.AbsoluteTimeout
+}
+
+// lifetimes compiles the options, which are valid.
+func (o *Options) lifetimes() records.Lifetimes {
+	l := records.Lifetimes{Absolute: o.absoluteTimeout()}
+	l.UntilClosed = cmp.Or(o.IdleTimeout, min(DefaultIdleTimeout, l.Absolute))
+	switch maxAge := o.Cookie.MaxAge; {
+	case maxAge == 0:
+		l.Idle = l.UntilClosed
+	case o.IdleTimeout == 0:
+		l.Idle = maxAge
+	default:
+		l.Idle = min(o.IdleTimeout, maxAge)
+	}
+	return l
 }
 
 // validate reports everything that is wrong with the options, in the order of
@@ -168,7 +190,7 @@ func (o *Options) validate() error {
 	if err := wholeSeconds(o.IdleTimeout); err != nil {
 		refuse("IdleTimeout %w", err)
 	}
-	if err := wholeSeconds(absolute); err != nil && absolute != never {
+	if err := wholeSeconds(absolute); err != nil && absolute != records.Forever {
 		refuse("AbsoluteTimeout %w", err)
 	}
 	if o.IdleTimeout > absolute {

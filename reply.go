@@ -6,47 +6,185 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
+
+	"github.com/seed-4f96e14b/session/internal/wire"
 )
+
+// What the client is told: the cookie, Vary and Cache-Control.
+
+// A reply is how the response stands to the session.
+type reply struct {
+	stage  stage
+	look   look
+	cookie cookie
+	vary   [1]string // the value of the header
+}
+
+// A stage is how far the response is.
+type stage uint8
+
+const (
+	open   stage = iota // nothing has left
+	sent                // the header is on its way
+	closed              // the request has ended, or the session is of none
+)
+
+// A look is when the handler first looked at the session.
+type look uint8
+
+const (
+	unlooked look = iota
+	inTime        // before the header left, with Vary: Cookie
+	tooLate
+)
+
+// lookNow returns what a first look is worth that happens now.
+func (s *Session) lookNow() look {
+	if s.reply.stage == open {
+		return inTime
+	}
+	return tooLate
+}
+
+// A cookie is what becomes of the client's cookie.
+type cookie uint8
+
+const (
+	keepCookie    cookie = iota // the response says nothing of it
+	oweRefresh                  // an earlier Save refreshes it, if the commit can write
+	oweIssue                    // an earlier Save has renewed the session: the commit issues it, if it can write
+	refreshCookie               // it is sent again, for its Max-Age or its signature
+	issueCookie                 // it is sent, because the client does not have it
+	removeCookie                // the browser forgets it, because Destroy has ended the session
+)
+
+func (c cookie) isOwed() bool { return c == oweRefresh || c == oweIssue }
+
+// A deed is what a save has done.
+type deed struct {
+	step     step
+	when     occasion
+	failed   bool
+	changed  bool // the session differs from what the store had
+	lifetime bool // SetMaxAge has changed its lifetime
+	renewed  bool // it has the new secret that Renew has asked for
+	used     bool // its deadline has moved
+}
+
+// answer decides what becomes of the cookie after a save, as shouldSetCookie does in
+// express-session. The first line that fits counts. A cookie that the client has, or that a
+// Save has renewed, goes only together with a write of the commit: after an earlier write
+// another request may have replaced it, and this response would put it back. So an earlier
+// Save owes the cookie to the commit.
+//
+//	the save                                                           the cookie is
+//	came after the header                                              as before
+//	failed                                                             kept
+//	was of a session whose secret is not the one of this request       kept
+//	made the session, in this request                                  issued
+//	renewed it, in this request                                        issued, or before the commit owed
+//	follows a Save that owes a refresh                                 refreshed, or before the commit owed
+//	changed the lifetime                                               refreshed, or before the commit owed
+//	moved the deadline, and the cookie lives as long as the session    refreshed, or before the commit owed
+//	did none of these                                                  as before
+func (s *Session) answer(did deed) cookie {
+	before := s.reply.cookie
+	switch {
+	case did.when.afterHeader():
+		return before
+	case did.failed:
+		return keepCookie
+	case s.stored.Secret != s.secret():
+		return keepCookie
+	case did.step == create || before == issueCookie:
+		return issueCookie
+	case did.renewed || before == oweIssue:
+		return owed(oweIssue, issueCookie, did.when)
+	case before == oweRefresh:
+		return owed(oweRefresh, refreshCookie, did.when)
+	case did.lifetime:
+		return owed(oweRefresh, refreshCookie, did.when)
+	case did.used && s.sharesLifetime(did.changed):
+		return owed(oweRefresh, refreshCookie, did.when)
+	}
+	return before
+}
+
+func owed(before, inCommit cookie, when occasion) cookie {
+	if when == atCommit {
+		return inCommit
+	}
+	return before
+}
+
+// sharesLifetime reports whether the cookie is refreshed when the deadline moves.
+func (s *Session) sharesLifetime(changed bool) bool {
+	return changed && s.manager.cookieMaxAge(&s.draft.Record) > 0 || s.refreshesAlways()
+}
+
+// refreshesAlways reports whether every move of the deadline refreshes the cookie: because it
+// is to live as long, or has an old signature.
+func (s *Session) refreshesAlways() bool {
+	return s.manager.options.Rolling || s.opened.signedByOld
+}
 
 // header adds what the response says of the session. It runs after commit.
 func (s *Session) header(h http.Header) {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.looked {
+	if s.reply.look != unlooked {
 		s.addVary(h)
 	}
-	switch {
-	case s.removed:
-		s.clearCookie(h)
-	case s.sendCookie != keepCookie && s.phase == found && s.stored.Secret == s.secret:
-		s.sendCookie = keepCookie
-		m := s.manager
-		cookie, secure := m.codec.SetCookie(s.id, s.cookie.value(s.id), &s.stored.Record, m.cookieLife(&s.stored.Record))
-		s.setCookie(h, cookie)
-		if m.browserDrops(s.request, secure) {
-			s.say(slog.LevelWarn, "session: a browser that sees plain HTTP here drops this secure cookie: use HTTPS or localhost, or set Cookie.Insecure; "+
-				"behind a proxy that ends TLS all is well, and X-Forwarded-Proto: https from it stops this warning", nil)
+	switch s.reply.cookie {
+	case removeCookie:
+		if s.brought.any {
+			s.setCookie(h, s.manager.codec.DeleteCookie(s.retired.record))
 		}
+	case issueCookie, refreshCookie, oweIssue: // owed only if the handler panicked before the commit
+		s.sendCookie(h)
 	}
 }
 
-// clearCookie makes the browser forget the cookie of a destroyed session.
-func (s *Session) clearCookie(h http.Header) {
-	if s.cookie.any {
-		s.setCookie(h, s.manager.codec.DeleteCookie(s.destroyed))
+// sendCookie sends the cookie of the session as the store has it.
+func (s *Session) sendCookie(h http.Header) {
+	m := s.manager
+	line, secure := m.codec.SetCookie(s.id, s.brought.value(s.id), &s.stored.Record, m.cookieLife(&s.stored.Record))
+	s.setCookie(h, line)
+	if m.browserDrops(s.request, secure) {
+		s.say(slog.LevelWarn, "session: a browser that sees plain HTTP here drops this secure cookie: use HTTPS or localhost, or set Cookie.Insecure; "+
+			"behind a proxy that ends TLS all is well, and X-Forwarded-Proto: https from it stops this warning", nil)
 	}
 }
 
-func (s *Session) setCookie(h http.Header, cookie string) {
+// cookieMaxAge returns how long the browser is to keep the cookie; 0 until it closes.
+func (m *Manager) cookieMaxAge(r *wire.Record) time.Duration {
+	if own, ok := r.MaxAge.Own(); ok {
+		return own
+	}
+	return m.options.Cookie.MaxAge
+}
+
+// cookieLife is cookieMaxAge for a cookie that is sent now. It ends with the session at the
+// latest, and when browsers end it in any case.
+func (m *Manager) cookieLife(r *wire.Record) time.Duration {
+	life := min(m.cookieMaxAge(r), maxCookieAge)
+	if life > 0 {
+		life = max(min(life, m.records.Left(r)), time.Millisecond)
+	}
+	return life
+}
+
+func (s *Session) setCookie(h http.Header, line string) {
 	s.addVary(h)
-	h.Add("Set-Cookie", cookie)
+	h.Add("Set-Cookie", line)
 	h.Set("Cache-Control", "no-store")
 }
 
 func (s *Session) addVary(h http.Header) {
 	if _, ok := h["Vary"]; !ok {
-		s.vary[0] = "Cookie"
-		h["Vary"] = s.vary[:]
+		s.reply.vary[0] = "Cookie"
+		h["Vary"] = s.reply.vary[:]
 		return
 	}
 	if !variesByCookie(h) {

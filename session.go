@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed-4f96e14b/session/internal/records"
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
@@ -32,68 +33,31 @@ type state struct {
 	request *http.Request // as it came: its context does not hold this session
 	inner   *http.Request // as the handler gets it
 
-	lookedLate atomic.Bool // for the first time after the header left
+	lookedLate atomic.Bool // at the first time, and the ResponseWriter has not yet dealt with it
 
-	// What follows is small and in one piece of memory: it costs every request, also one
-	// that never looks at its session.
-	mu           sync.Mutex // guards all that follows
-	writes       int32      // how many times it was saved in this request
-	calls        int32      // how many changes were made
-	busy         bool       // one goroutine talks to the store, or regenerates; see acquire
-	regenerated  bool       // save now even if it is empty
-	removed      bool       // by Destroy: the cookie goes, unless a new session begins
-	used         bool       // the use is to be written
-	moved        bool       // that has been tried
-	looked       bool       // the handler looked: Vary: Cookie
-	oldSignature bool       // the cookie is signed by an older secret
-	owesCookie   bool       // the cookie goes if the commit can write: a Save came before
-	committed    bool       // the header is on its way
-	closed       bool       // the request has ended
-	phase        phase
-	standing     wire.Standing // of the cookie, where it has found the session
-	sendCookie   cookieState
-	freed        chan struct{}
-
-	cookie presented   // what the request brought
-	id     wire.ID     // of the session as it will be saved; zero until needed
-	secret wire.Digest // of the secret that the client has, or is to get
-	stored stored      // what the store had when we last looked
-	now    wire.Record // what the handler sees
-
-	changes   []change     // those that made now out of stored
-	renewal   *renewal     // that the next save is to make
-	destroyed *wire.Record // what Destroy ended, if it was known
-	retired   []string     // handles to delete when the session is saved or destroyed
-	undeleted error        // of a deletion that took all its time
-	err       error
-	lines     []logLine
-	vary      [1]string // of the response's header
+	mu      sync.Mutex // guards all that follows
+	phase   phase
+	opened  opened
+	busy    turnstile
+	brought brought     // cookies
+	id      wire.ID     // of the session as it is or will be saved; zero until needed
+	stored  wire.Stored // what the store had when we last looked
+	draft   draft
+	retired retired
+	reply   reply
+	err     error     // the first
+	lines   []logLine // to be logged when mu is free
 }
 
-// A phase is what we know of the session.
-type phase uint8
-
-const (
-	unloaded phase = iota // nobody has asked yet
-	fresh                 // it is in no store
-	found                 // it is in the store
-	stale                 // the cookie has just been replaced: reads as fresh, and cannot be saved
-	ended                 // it was in the store, and is gone: its changes are dropped
-)
-
-// A change is a call of the handler. It can be made again on another record.
-type change struct {
-	call string // the method
-	key  string // "" for SetMaxAge
-	make func(*wire.Record) error
+// A draft is what the handler has made of the session.
+type draft struct {
+	wire.Record                  // what the handler sees
+	changes     []change         // those that made it out of what is stored
+	renewal     *records.Renewal // that the next save is to make; nil for none
 }
 
-func (c change) String() string {
-	if c.key == "" {
-		return c.call
-	}
-	return fmt.Sprintf("%s of key %q", c.call, c.key)
-}
+// secret returns the digest of the secret that the client has, or is to get.
+func (s *Session) secret() wire.Digest { return wire.DigestOf(s.id.Secret) }
 
 type contextKey struct{}
 
@@ -132,8 +96,8 @@ func (s *Session) Keys() []string {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
-	keys := make([]string, 0, len(s.now.Values()))
-	for _, v := range s.now.Values() {
+	keys := make([]string, 0, len(s.draft.Values()))
+	for _, v := range s.draft.Values() {
 		if !bytes.Equal(v.JSON, jsonNull) {
 			keys = append(keys, string(v.Key))
 		}
@@ -147,7 +111,7 @@ func (s *Session) Created() time.Time {
 	defer s.unlock()
 	s.open()
 	s.needDates()
-	return time.UnixMilli(s.now.Created)
+	return time.UnixMilli(s.draft.Created)
 }
 
 // Expires returns when the session ends if it is not used before. A request that
@@ -157,12 +121,7 @@ func (s *Session) Expires() time.Time {
 	defer s.unlock()
 	s.open()
 	s.needDates()
-	now := time.Now()
-	expires := s.manager.deadline(&s.now, time.UnixMilli(s.now.Used))
-	if expires <= now.UnixMilli() && !s.manager.codec.IsOver(expires, now) {
-		expires = s.manager.deadline(&s.now, now) // alive, and the record does not say how long
-	}
-	return time.UnixMilli(expires)
+	return s.manager.records.Expires(&s.draft.Record)
 }
 
 // SetMaxAge gives this session a lifetime of its own, as "remember me" does: the
@@ -180,18 +139,18 @@ func (s *Session) SetMaxAge(d time.Duration) {
 		s.fail(fmt.Errorf("session: SetMaxAge(%v): negative; Destroy ends a session", d))
 	case d > 0 && d < time.Second:
 		s.fail(fmt.Errorf("session: SetMaxAge(%v): under a second; a day is 24*time.Hour", d))
-	case d > s.manager.absolute:
-		s.fail(fmt.Errorf("session: SetMaxAge(%v): longer than the AbsoluteTimeout of %v; shorten it, or set AbsoluteTimeout too", d, s.manager.absolute))
-	case s.committed && !s.closed:
+	case d > s.manager.records.Lifetimes.Absolute:
+		s.fail(fmt.Errorf("session: SetMaxAge(%v): longer than the AbsoluteTimeout of %v; shorten it, or set AbsoluteTimeout too", d, s.manager.records.Lifetimes.Absolute))
+	case s.reply.stage == sent:
 		s.fail(callError{"SetMaxAge", ErrHeaderSent})
 	default:
 		s.open()
 		switch {
 		case s.phase == stale:
 			s.fail(callError{"SetMaxAge", ErrRenewed})
-		case s.standing == wire.InGrace: // its response sends no cookie that could have it
+		case s.opened.standing == wire.InGrace: // its response sends no cookie that could have it
 		default:
-			s.apply(change{call: "SetMaxAge", make: func(r *wire.Record) error {
+			s.apply(change{Call: "SetMaxAge", Make: func(r *wire.Record) error {
 				if own := wire.NewMaxAge(roundUp(d)); r.MaxAge != own {
 					r.MaxAge, r.Used = own, time.Now().UnixMilli()
 				}
@@ -213,10 +172,10 @@ func (s *Session) Regenerate() {
 		return
 	}
 	defer s.release()
-	s.readCookie()
+	s.readCookies()
 	s.retire()
-	s.begin()
-	s.regenerated, s.looked = true, true
+	s.begin(begun)
+	s.reply.look = inTime
 }
 
 // Renew gives the session a new secret, and so the client a new cookie. Values and
@@ -258,14 +217,14 @@ func (s *Session) Renew(grace time.Duration) {
 	}
 	defer s.release()
 	switch {
-	case s.phase == stale || s.phase == found && s.stored.Secret != s.secret:
+	case s.phase == stale || s.phase.isStored() && s.stored.Secret != s.secret():
 		if grace == 0 {
 			s.fail(callError{"Renew", ErrRenewed})
 		}
-	case s.phase == found && s.renewal == nil:
-		s.renewal = &renewal{s.manager.codec.NewID(), grace}
-	case s.phase == found:
-		s.renewal.grace = min(s.renewal.grace, grace)
+	case s.phase.isStored() && s.draft.renewal == nil:
+		s.draft.renewal = &records.Renewal{Next: s.manager.codec.NewID(), Grace: grace}
+	case s.phase.isStored():
+		s.draft.renewal.Grace = min(s.draft.renewal.Grace, grace)
 	}
 }
 
@@ -274,14 +233,14 @@ const maxGrace = 5 * time.Minute
 
 // mayReplaceCookie acquires the session if the cookie can still be sent.
 func (s *Session) mayReplaceCookie(method string) bool {
-	if s.closed {
+	if s.reply.stage == closed {
 		s.fail(callError{method, ErrClosed})
 		return false
 	}
 	if s.fail(s.acquire()) != nil {
 		return false
 	}
-	if s.committed {
+	if s.reply.stage == sent {
 		s.release()
 		s.fail(callError{method, ErrHeaderSent})
 		return false
@@ -311,25 +270,27 @@ func (s *Session) Touch() {
 func (s *Session) Destroy() error {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.closed {
+	if s.reply.stage == closed {
 		return s.fail(callError{"Destroy", ErrClosed})
 	}
 	if err := s.acquire(); err != nil {
 		return s.fail(err)
 	}
 	defer s.release()
-	s.looked = true
-	s.readCookie()
+	if s.reply.look == unlooked {
+		s.reply.look = s.lookNow()
+	}
+	s.readCookies()
 	s.retire()
 	if err := s.deleteRetired(); err != nil {
 		return s.fail(err)
 	}
-	if s.phase == found {
+	if s.phase.isStored() {
 		ended := s.stored.Copy()
-		s.destroyed = &ended
+		s.retired.record = &ended
 	}
-	s.begin()
-	s.removed, s.regenerated = true, false
+	s.begin(absent)
+	s.reply.cookie = removeCookie
 	return nil
 }
 
@@ -348,7 +309,7 @@ func (s *Session) Destroy() error {
 func (s *Session) Save() error {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.closed {
+	if s.reply.stage == closed {
 		return s.fail(callError{"Save", ErrClosed})
 	}
 	s.open()
@@ -359,14 +320,16 @@ func (s *Session) Save() error {
 		return s.fail(err)
 	}
 	defer s.release()
-	if s.phase == fresh && s.committed {
-		return s.fail(callError{"Save", ErrHeaderSent})
+	when := saveBefore
+	if s.reply.stage != open {
+		when = saveAfter
 	}
-	before := s.writes
-	if err := s.write(true); err != nil {
+	switch isSaved, err := s.take(s.next(when), when); {
+	case errors.Is(err, ErrHeaderSent):
+		return s.fail(callError{"Save", err})
+	case err != nil:
 		return s.fail(s.about(err))
-	}
-	if s.writes == before {
+	case !isSaved:
 		return fmt.Errorf("session: ended, nothing is saved: %w", ErrNotFound)
 	}
 	return nil
@@ -379,10 +342,10 @@ func (s *Session) Save() error {
 func (s *Session) Reload() error {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.closed {
+	if s.reply.stage == closed {
 		return s.fail(callError{"Reload", ErrClosed})
 	}
-	loadedNow := s.phase == unloaded
+	loadedNow := s.phase == unasked
 	s.open()
 	if s.err != nil {
 		return s.err
@@ -391,12 +354,12 @@ func (s *Session) Reload() error {
 		return s.fail(err)
 	}
 	defer s.release()
-	if s.phase == found && !loadedNow {
+	if s.phase.isStored() && !loadedNow {
 		if err := s.fail(s.reload()); err != nil {
 			return err
 		}
 	}
-	if s.phase != found {
+	if !s.phase.isStored() {
 		s.drop()
 		return fmt.Errorf("session: nothing to reload: %w", ErrNotFound)
 	}
@@ -415,35 +378,6 @@ func (s *Session) Err() error {
 func (Session) Format(f fmt.State, _ rune) {
 	fmt.Fprint(f, "session.Session")
 }
-
-var (
-	// ErrUnavailable is the error of a session that the store could not load or
-	// save: no answer within StoreTimeout, a refusal, a record of a newer version.
-	// The response is a 503. It says nothing about whether the session exists.
-	ErrUnavailable = errors.New("session: store unavailable")
-
-	// ErrTooLarge is the error of a session whose record would exceed
-	// [Options.MaxBytes]. Nothing is saved, and the response is a 500.
-	ErrTooLarge = errors.New("session: too large")
-
-	// ErrEncode is the error of a value that JSON cannot hold, or not give back as it
-	// was. Nothing is saved, and the response is a 500.
-	ErrEncode = errors.New("session: cannot encode value")
-
-	// ErrRenewed is the error of a change to a session whose cookies another request has
-	// made worthless meanwhile, by a [Session.Renew] without grace. Nothing more of the
-	// request is saved, and the response is a 503: when the client tries again, it does so
-	// with the new cookie, if it is the one who got it.
-	ErrRenewed = errors.New("session: another request has replaced its cookie")
-
-	// ErrHeaderSent is the error of a change that needs a cookie after the header
-	// of the response has left without it. Nothing more of the request is saved.
-	ErrHeaderSent = errors.New("session: needs a cookie, but the header is sent; do this before WriteHeader, Redirect or the first Write")
-
-	// ErrClosed is the error of a change to a session after its request has ended, or
-	// to one that [Manager.Load] or [Manager.All] returns.
-	ErrClosed = errors.New("session: its request has ended, or it comes from Manager.Load or All, so it cannot change; copy what a goroutine needs before the handler returns, and end others with Manager.Destroy")
-)
 
 // unlock ends a method that holds s.mu, and then logs what it had to say: a
 // logger may look at the session itself.
@@ -467,28 +401,35 @@ func (s *Session) say(level slog.Level, text string, err error, attrs ...slog.At
 func (s *Session) fail(err error) error {
 	if err != nil && s.err == nil {
 		s.err = err
-		if s.closed {
+		if s.reply.stage == closed {
 			s.say(slog.LevelError, "session: call without effect", err)
 		}
 	}
 	return err
 }
 
+// A turnstile lets one goroutine of a request through at a time: one that talks to the store,
+// or is about to replace the cookie.
+type turnstile struct {
+	taken bool
+	freed chan struct{} // closed when it is free again; nil if nobody waits
+}
+
 // acquire waits until no other goroutine of the request talks to the store. It is
 // called with s.mu held, which it gives up while it waits, and bounds the wait
 // so that an Update's function that calls back ends in an error, not a deadlock.
 func (s *Session) acquire() error {
-	if !s.busy {
-		s.busy = true
+	if !s.busy.taken {
+		s.busy.taken = true
 		return nil
 	}
-	timeout := time.NewTimer(maxCalls * min(s.manager.options.StoreTimeout, never/maxCalls))
+	timeout := time.NewTimer(maxCalls * min(s.manager.options.StoreTimeout, records.Forever/maxCalls))
 	defer timeout.Stop()
-	for s.busy {
-		if s.freed == nil {
-			s.freed = make(chan struct{})
+	for s.busy.taken {
+		if s.busy.freed == nil {
+			s.busy.freed = make(chan struct{})
 		}
-		freed := s.freed
+		freed := s.busy.freed
 		s.mu.Unlock()
 		select {
 		case <-freed:
@@ -498,7 +439,7 @@ func (s *Session) acquire() error {
 			return fmt.Errorf("%w: another call of the same request is still waiting for it", ErrUnavailable)
 		}
 	}
-	s.busy = true
+	s.busy.taken = true
 	return nil
 }
 
@@ -507,20 +448,20 @@ func (s *Session) acquire() error {
 const maxCalls = 10
 
 func (s *Session) release() {
-	s.busy = false
-	if s.freed != nil {
-		close(s.freed)
-		s.freed = nil
+	s.busy.taken = false
+	if s.busy.freed != nil {
+		close(s.busy.freed)
+		s.busy.freed = nil
 	}
 }
 
 // open loads the session if nobody has, and counts as use. Every look of the
 // handler goes through it.
 func (s *Session) open() {
-	if s.committed && !s.looked {
-		s.lookedLate.Store(true)
+	if s.reply.look == unlooked {
+		s.reply.look = s.lookNow()
+		s.lookedLate.Store(s.reply.look == tooLate)
 	}
-	s.used, s.looked = true, true
 	s.load()
 }
 
@@ -528,7 +469,7 @@ func (s *Session) get(key string) []byte {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
-	return s.now.Get(key)
+	return s.draft.Get(key)
 }
 
 // change makes a change and remembers it.
@@ -543,32 +484,31 @@ func (s *Session) changeIf(c change, old, value []byte) bool {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
-	if now := s.now.Get(c.key); !bytes.Equal(now, old) || (now == nil) != (old == nil) {
+	if now := s.draft.Get(c.Key); !bytes.Equal(now, old) || (now == nil) != (old == nil) {
 		return false
 	}
-	set := change{c.call, c.key, func(r *wire.Record) error { r.Set(c.key, value); return nil }}
-	if n := len(s.changes); s.apply(set) {
-		s.changes[n] = c
+	set := change{Call: c.Call, Key: c.Key, Make: func(r *wire.Record) error { r.Set(c.Key, value); return nil }}
+	if n := len(s.draft.changes); s.apply(set) {
+		s.draft.changes[n] = c
 	}
 	return true
 }
 
 func (s *Session) apply(c change) bool {
-	if s.closed {
+	if s.reply.stage == closed {
 		s.fail(callError{c.String(), ErrClosed})
 		return false
 	}
 	s.open()
 	s.needDates()
-	if s.fail(c.make(&s.now)) != nil {
+	if s.fail(c.Make(&s.draft.Record)) != nil {
 		return false
 	}
-	s.calls++
-	if s.changes == nil {
-		s.changes = make([]change, 0, 4) // a login makes as many
+	if s.draft.changes == nil {
+		s.draft.changes = make([]change, 0, 4) // a login makes as many
 	}
-	s.changes = append(s.changes, c)
-	if s.phase == fresh && s.committed && !s.busy && !s.now.IsEmpty() {
+	s.draft.changes = append(s.draft.changes, c)
+	if s.phase == absent && s.reply.stage == sent && !s.busy.taken && !s.draft.IsEmpty() {
 		s.fail(s.about(ErrHeaderSent))
 	}
 	return true
@@ -578,30 +518,8 @@ func (s *Session) apply(c change) bool {
 func (s *Session) reject(c change, err error) {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.closed {
+	if s.reply.stage == closed {
 		err = callError{c.String(), ErrClosed}
 	}
 	s.fail(err)
-}
-
-// A callError says which call an error is about.
-type callError struct {
-	call string
-	err  error
-}
-
-func (e callError) Error() string { return e.err.Error() + ": " + e.call }
-func (e callError) Unwrap() error { return e.err }
-
-// about adds to the error of a save which call it could not save: the last of them.
-func (s *Session) about(err error) error {
-	_, isKnown := errors.AsType[callError](err)
-	switch n := len(s.changes); {
-	case isKnown || !errors.Is(err, ErrRenewed) && !errors.Is(err, ErrHeaderSent):
-	case n > 0:
-		return callError{s.changes[n-1].String(), err}
-	case s.renewal != nil:
-		return callError{"Renew", err}
-	}
-	return err
 }

@@ -6,6 +6,8 @@ import (
 	"iter"
 	"math"
 	"time"
+
+	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
 // A Store keeps encoded sessions by key. [MemoryStore] and [RedisStore] are
@@ -80,16 +82,16 @@ type Validator interface {
 var (
 	// ErrNotFound is returned by [Store.Load] where no live record has the key,
 	// and by [Session.Save] and [Session.Reload] when the session has ended.
-	ErrNotFound = errors.New("session: not found")
+	ErrNotFound = wire.ErrNotFound
 
 	// ErrConflict is returned by [Store.Create] for a key in use, and by
 	// [Store.CompareAndSwap] for a record that is no longer the expected one.
-	ErrConflict = errors.New("session: conflict")
+	ErrConflict = wire.ErrConflict
 
 	// ErrUnreadable is returned by [Store.Load] for something under the key
 	// that is not a record, as a Redis key of another type. The session is then
 	// anonymous, and what is there is left alone.
-	ErrUnreadable = errors.New("session: unreadable record")
+	ErrUnreadable = wire.ErrUnreadable
 
 	// ErrFull is returned by [MemoryStore.Create] when the store holds MaxEntries
 	// sessions that are all alive.
@@ -98,7 +100,7 @@ var (
 	// ErrNotReplicated is returned by a [RedisStore] with WaitReplicas for a write
 	// that too few replicas have acknowledged. The primary may have the write, but
 	// the request fails: what it would be told may be lost.
-	ErrNotReplicated = errors.New("session: not acknowledged by enough replicas")
+	ErrNotReplicated = wire.ErrNotReplicated
 
 	// errTTL is what both stores say to a ttl that is not positive.
 	errTTL = errors.New("session: ttl is not positive")

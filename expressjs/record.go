@@ -132,36 +132,14 @@ func (c *codec) Decode(at string, data []byte) (wire.Record, error) {
 	if len(data) == 0 || string(data) == "null" { // as Express sees them
 		return wire.Record{}, session.ErrNotFound
 	}
-	now := time.Now().UnixMilli()
-	f := &foreign{}
-	r := wire.Record{Created: now, Secret: wire.DigestOf(at), Foreign: f}
-	var values []wire.Value
-	var cookie, ownData []byte
-	err := eachMember(data, func(rawName, value []byte) {
-		switch name := decodeName(rawName); {
-		case string(name) == "cookie":
-			cookie = value
-		case string(name) == ownMember:
-			ownData = value
-		case isName(name):
-			values = append(values, wire.Value{Key: name, JSON: value})
-		default:
-			f.unnamed = append(f.unnamed, member{string(name), rawName, value})
-		}
-	})
-	if err == nil && cookie == nil {
-		err = errors.New("no member cookie")
-	}
-	if err == nil {
-		f.cookie, err = decodeCookie(cookie)
-	}
+	f, values, ownData, err := decodeMembers(data)
 	if err != nil {
 		return wire.Record{}, unreadable("%w", err)
 	}
-	r.SetValues(sorted(values))
 	var own bookkeeping
-	r.Extra = own.decode(ownData)
-
+	now := time.Now().UnixMilli()
+	r := wire.Record{Created: now, Secret: wire.DigestOf(at), Foreign: f, Extra: own.decode(ownData)}
+	r.SetValues(sorted(values))
 	if r.MaxAge, err = decodeMaxAge(f.cookie.get(originalMaxAge)); err != nil {
 		return wire.Record{}, unreadable("%w", err)
 	}
@@ -177,6 +155,32 @@ func (c *codec) Decode(at string, data []byte) (wire.Record, error) {
 	r.Resets, r.Saves, r.Origin = own.Resets, own.Saves, own.Origin
 	f.renewal = own.Renewal
 	return r, nil
+}
+
+// decodeMembers returns what a record has: the member "cookie", the values, and our own
+// member, which is nil if there is none.
+func decodeMembers(data []byte) (f *foreign, values []wire.Value, own []byte, err error) {
+	f = &foreign{}
+	var cookie []byte
+	err = eachMember(data, func(rawName, value []byte) {
+		switch name := decodeName(rawName); {
+		case string(name) == "cookie":
+			cookie = value
+		case string(name) == ownMember:
+			own = value
+		case isName(name):
+			values = append(values, wire.Value{Key: name, JSON: value})
+		default:
+			f.unnamed = append(f.unnamed, member{string(name), rawName, value})
+		}
+	})
+	if err == nil && cookie == nil {
+		err = errors.New("no member cookie")
+	}
+	if err == nil {
+		f.cookie, err = decodeCookie(cookie)
+	}
+	return f, values, own, err
 }
 
 func unreadable(format string, args ...any) error {

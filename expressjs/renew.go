@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/seed-4f96e14b/session"
+	"github.com/seed-4f96e14b/session/internal/retry"
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
@@ -244,7 +245,7 @@ func (c *codec) Settle(ctx context.Context, store wire.Store, next wire.ID, st w
 				return wire.Stored{}, err
 			}
 		}
-		if err := wire.Pause(ctx, attempt); err != nil {
+		if err := retry.Pause(ctx, attempt); err != nil {
 			return wire.Stored{}, err
 		}
 		err = m.look(ctx)

@@ -37,14 +37,31 @@ type Record struct {
 	// Foreign is what the format has to keep beside the values. It does not change.
 	Foreign any
 
-	packed Packed  // nil if the values are listed
-	values []Value // sorted by key, each key once
-	shared bool    // values belongs to another record too: copy before changing it
+	packed  []byte // nil if the values are listed
+	packing Packing
+	values  []Value // sorted by key, each key once
+	shared  bool    // values belongs to another record too, and is copied before it changes
 }
 
 // A Value is one key of a session and its JSON.
 type Value struct {
 	Key, JSON []byte
+}
+
+// A Packing is how a format packs the values of a record. Most requests read one or two of
+// them, and need no list of all.
+type Packing interface {
+	// Get returns the JSON under key, or nil.
+	Get(packed []byte, key string) []byte
+
+	// Values returns a list of all values, sorted by key.
+	Values(packed []byte) []Value
+
+	// Size returns the bytes of all keys and values.
+	Size(packed []byte) int
+
+	// Equal reports whether the packed values are those of the list.
+	Equal(packed []byte, values []Value) bool
 }
 
 // A MaxAge is the lifetime of one session, in milliseconds plus one. Zero means that
@@ -84,7 +101,7 @@ func (r *Record) IsEmpty() bool { return len(r.packed) == 0 && len(r.values) == 
 // Values returns all values, sorted by key. They must not be changed.
 func (r *Record) Values() []Value {
 	if r.packed != nil {
-		r.SetValues(r.packed.values())
+		r.SetValues(r.packing.Values(r.packed))
 	}
 	return r.values
 }
@@ -94,8 +111,12 @@ func (r *Record) SetValues(values []Value) {
 	r.values, r.shared, r.packed = values, false, nil
 }
 
-// SetPacked gives the record its values.
-func (r *Record) SetPacked(p Packed) { r.packed = p }
+// SetPacked gives the record its values, which must not change any more.
+func (r *Record) SetPacked(packed []byte, packing Packing) { r.packed, r.packing = packed, packing }
+
+// Packed returns the values as the record's format packs them, or nil if they have been
+// listed or changed.
+func (r *Record) Packed() []byte { return r.packed }
 
 // few is for how many bytes of values a list of them does not pay.
 const few = 4 << 10
@@ -115,7 +136,7 @@ func (r *Record) find(key string) (int, bool) {
 // Get returns the JSON under key, or nil.
 func (r *Record) Get(key string) []byte {
 	if r.packed != nil && len(r.packed) <= few {
-		return r.packed.get(key)
+		return r.packing.Get(r.packed, key)
 	}
 	if i, ok := r.find(key); ok {
 		return r.values[i].JSON
@@ -145,7 +166,7 @@ func (r *Record) Set(key string, json []byte) {
 // Size returns the bytes of all keys and values.
 func (r *Record) Size() (n int) {
 	if r.packed != nil {
-		return r.packed.size()
+		return r.packing.Size(r.packed)
 	}
 	for _, v := range r.values {
 		n += len(v.Key) + len(v.JSON)
@@ -171,7 +192,7 @@ func (r *Record) SameData(o *Record) bool {
 	case r.packed != nil && o.packed != nil:
 		return bytes.Equal(r.packed, o.packed)
 	case o.packed != nil:
-		return o.packed.equal(r.values)
+		return o.packing.Equal(o.packed, r.values)
 	}
 	return slices.EqualFunc(r.Values(), o.values, func(a, b Value) bool {
 		return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.JSON, b.JSON)

@@ -1,13 +1,11 @@
 // Package wire is the seam between a session and how it is written: its id in a
-// cookie, its record in the store, and where in the store that is. This library's
-// own format is in package session, that of Express in package expressjs.
+// cookie, its record in the store, and where in the store that is. This library's own format
+// is in package native, and that of Express in package expressjs.
 package wire
 
 import (
 	"cmp"
 	"context"
-	"errors"
-	"math/rand/v2"
 	"net/http"
 	"time"
 )
@@ -85,7 +83,7 @@ type Records interface {
 
 	// Decode reads what Encode or another program has written, and was found under
 	// the key at. The record's values may be parts of data, which must not change
-	// any more. The error is session.ErrNotFound, session.ErrUnreadable, or says
+	// any more. The error is ErrNotFound, ErrUnreadable, or says
 	// that the record is of a newer version.
 	Decode(at string, data []byte) (Record, error)
 
@@ -106,7 +104,7 @@ type Records interface {
 // depend on it.
 type Places interface {
 	// Load returns the session that the handle of a cookie leads to. The error is
-	// session.ErrNotFound, ErrReplaced, or one of Decode's or of the store's.
+	// ErrNotFound, ErrReplaced, or one of Decode's or of the store's.
 	Load(ctx context.Context, store Store, handle string) (Stored, error)
 
 	// Follow returns the session that was under the key at, wherever renewals have moved
@@ -125,7 +123,7 @@ type Places interface {
 	// the save. It returns the session as it is then: the client is to get next if its secret
 	// is the session's now, and nothing if another renewal was faster. ttl says for how
 	// long the store is to keep a record that is used now. The error is
-	// session.ErrNotFound if the session has ended.
+	// ErrNotFound if the session has ended.
 	Settle(ctx context.Context, store Store, next ID, st Stored, save Save, ttl func(*Record) time.Duration) (Stored, error)
 }
 
@@ -143,29 +141,10 @@ type Stored struct {
 // Name returns what stays the same as long as the session lives.
 func (s *Stored) Name() string { return cmp.Or(s.Origin, s.At) }
 
-// ErrReplaced is the error of Load for a handle whose secret has just lost its worth.
-var ErrReplaced = errors.New("the cookie has just been replaced")
-
 // A Store has the methods of session.Store.
 type Store interface {
 	Load(ctx context.Context, key string) ([]byte, error)
 	Create(ctx context.Context, key string, data []byte, ttl time.Duration) error
 	CompareAndSwap(ctx context.Context, key string, old, data []byte, ttl time.Duration) error
 	Delete(ctx context.Context, key string) error
-}
-
-// Pause waits a random time, longer with each attempt, so that requests that change one
-// session at once come out of each other's step. It does not wait at the first.
-func Pause(ctx context.Context, attempt int) error {
-	if attempt == 1 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(rand.N(time.Duration(min(attempt, 16)) * time.Millisecond / 2))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

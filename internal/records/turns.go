@@ -1,29 +1,30 @@
-package session
+package records
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// Turns let a Manager make one save of a session at a time. The record of a session
-// remembers the last save of each Manager: a Manager that made two at once could not tell
-// what became of the first, if its reply was lost. And of n requests that change one session
-// at the same time, each save that goes through does not refuse n-1 others.
+// Turns let a Keeper make one save of a session at a time. A record remembers the last save of
+// each Keeper: one that made two at once could not tell what became of the first, if its reply
+// was lost. And requests that change one session at once wait for each other, rather than
+// refuse each other's saves.
 //
 // The zero value is ready for use, by many goroutines at once.
 type turns struct {
 	mu     sync.Mutex
-	queues map[string][]chan struct{} // who wait, by the session; none if somebody has the turn alone
+	queues map[string][]chan struct{} // of sessions that somebody saves: who waits, the first first
 }
 
-// take waits for the turn to save the session with that name, in the order of the calls.
-// It reports whether it had to wait: others have then saved meanwhile. The error is an
-// ErrUnavailable if it takes longer than most, or than ctx lasts. Who gets no error has to
-// call give.
+// take waits for the turn to save the session with that name. Turns are given in the order
+// of the calls. It reports whether it had to wait: then others have saved the session
+// meanwhile. The error is an ErrUnavailable if the wait is longer than most, or than ctx
+// lasts. Who gets no error calls give.
 func (t *turns) take(ctx context.Context, name string, most time.Duration) (waited bool, err error) {
 	t.mu.Lock()
 	queue, taken := t.queues[name]
@@ -48,13 +49,10 @@ func (t *turns) take(ctx context.Context, name string, most time.Duration) (wait
 	case <-ctx.Done():
 	}
 	if !t.leave(name, mine) {
-		t.give(name) // it came at the same moment
+		t.give(name) // the turn came at the same moment
 	}
-	return true, fmt.Errorf("%w: save: %w: others were still saving it after %v", ErrUnavailable, errContended, most)
+	return true, fmt.Errorf("%w: save: %w: others were still saving it after %v", wire.ErrUnavailable, wire.ErrContended, most)
 }
-
-// errContended is the error of a save that others, of the same session, have prevented.
-var errContended = errors.New("too many requests change the session at once")
 
 // leave takes one who waits out of the queue, and reports whether it was there.
 func (t *turns) leave(name string, mine chan struct{}) bool {
