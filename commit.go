@@ -12,9 +12,9 @@ import (
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// What is saved, and when. The methods of Session here and in load.go and reply.go are called
-// with s.mu held. Those that talk to the store give it up meanwhile (see outside), and are
-// called by a goroutine that has acquired the session.
+// This file decides what is saved, and when. Its unexported methods, and those in load.go and
+// reply.go, are called with s.mu held. Those that talk to the store are called by a goroutine
+// that has acquired the session, and give up s.mu meanwhile; see outside.
 
 // A phase is what is known of the session's record.
 type phase uint8
@@ -22,10 +22,10 @@ type phase uint8
 const (
 	unasked phase = iota // nobody has looked
 	absent               // it is in no store
-	begun                // it is in no store, and will be even if it is empty: Regenerate has begun it
+	begun                // it is in no store, and is saved even if it is empty: Regenerate has begun it
 	found                // it is in the store, as it was loaded
 	saved                // it is in the store, as this request has saved it
-	stale                // another request has just replaced the cookie: it reads as absent, and cannot be saved
+	stale                // another request has just replaced the cookie: it is empty, and cannot be saved
 	ended                // it was in the store, and is gone
 )
 
@@ -115,9 +115,9 @@ func (s *Session) isChanged() bool {
 	return s.draft.renewal != nil || !s.draft.SameData(&s.stored.Record)
 }
 
-// wasUsed reports whether the request has used the session in a way that this occasion
-// writes. A use that began after the commit is written at the end, unless the cookie would
-// have to go with it: then the next request writes both.
+// wasUsed reports whether this occasion is to write that the request has used the session. If the
+// first look came after the header, the end of the request writes it, but not where the cookie
+// would have to go with it: then the next request writes both.
 func (s *Session) wasUsed(when occasion) bool {
 	switch when {
 	case atCommit:
@@ -128,7 +128,7 @@ func (s *Session) wasUsed(when occasion) bool {
 	return false
 }
 
-// take does what next has decided. It reports whether the session was saved.
+// take does what next has decided, and reports whether the session was saved.
 func (s *Session) take(next step, when occasion) (isSaved bool, err error) {
 	switch next {
 	case create:
@@ -149,8 +149,8 @@ func (s *Session) take(next step, when occasion) (isSaved bool, err error) {
 	return false, nil
 }
 
-// commit saves what there is to save before the header leaves. It returns the session's
-// error: what failed now, or before.
+// commit saves what there is to save before the header leaves. It returns the session's error:
+// what failed now, or earlier in the request.
 func (s *Session) commit() error {
 	s.mu.Lock()
 	defer s.unlock()
@@ -162,7 +162,7 @@ func (s *Session) commit() error {
 	if s.err == nil {
 		_, err := s.take(s.next(atCommit), atCommit)
 		s.fail(s.about(err))
-	} else if s.phase == begun { // the old session ends although the new one cannot begin
+	} else if s.phase == begun { // the old session ends, although the new one cannot begin
 		if err := s.deleteRetired(); err != nil {
 			s.say(slog.LevelError, "session: the session to be replaced could not be deleted", err)
 		}
@@ -173,7 +173,8 @@ func (s *Session) commit() error {
 	return s.err
 }
 
-// miss is commit where the header has left by another way. What would need a cookie fails.
+// miss is called instead of commit where somebody has sent the header without us. What would need
+// a cookie has failed.
 func (s *Session) miss() {
 	s.mu.Lock()
 	defer s.unlock()
@@ -191,7 +192,7 @@ func (s *Session) miss() {
 	}
 }
 
-// finish saves what changed after the header left, also what changes while it saves, and
+// finish saves what has changed after the header left, including what changes while it saves, and
 // ends the session with its request.
 func (s *Session) finish() error {
 	s.mu.Lock()
@@ -247,8 +248,9 @@ func (s *Session) create(when occasion) error {
 	return s.install(saved, st, n)
 }
 
-// replace saves a session that the store has. It reports whether it did: not if the session
-// has ended meanwhile, nor if the cookie was replaced and nothing was to change.
+// replace saves a session that the store has, and reports whether it did. It saves nothing if the
+// session has ended meanwhile, or if another request has replaced the cookie and this one changes
+// nothing.
 func (s *Session) replace(when occasion) (isSaved bool, err error) {
 	m := s.manager
 	ctx, cancel := m.records.Bound(s.request.Context())
@@ -256,8 +258,8 @@ func (s *Session) replace(when occasion) (isSaved bool, err error) {
 	old, renewal, n := s.stored, s.draft.renewal, len(s.draft.changes)
 	did := deed{step: replace, when: when, changed: s.isChanged(), used: true}
 	if when == saveBefore && s.sharesLifetime(did.changed) && !m.records.IsDue(&old.Record) {
-		// The cookie lives as long as the session, and this save cannot send it. So the
-		// use is left to a save that can.
+		// The cookie is to live as long as the session, and only the commit can send it.
+		// So this save does not move the deadline.
 		did.used = false
 	}
 	r := records.Replacement{
@@ -288,8 +290,8 @@ func (s *Session) replace(when occasion) (isSaved bool, err error) {
 	return true, s.install(saved, st, n)
 }
 
-// overtaken is called when another request has made all cookies worthless but its own. The
-// first n changes are saved, or change nothing.
+// overtaken is called when another request has made this request's cookie worthless. The first n
+// changes are saved, or change nothing; the session fails if there are more.
 func (s *Session) overtaken(n int) error {
 	if len(s.draft.changes) > n {
 		return ErrRenewed
@@ -298,9 +300,9 @@ func (s *Session) overtaken(n int) error {
 	return nil
 }
 
-// confirm replaces the record by the same, so that the cookie may go which an earlier Save
-// has left to the commit. If it fails, nobody knows whether the cookie is still the right one,
-// and it does not go. That is no error where the client has the cookie: a later response
+// confirm replaces the record by an equal one, because an earlier Save has left the cookie to the
+// commit. If that fails, nobody knows whether the cookie is still the right one, and it is not
+// sent. The failure is an error only if the client does not have the cookie; else a later response
 // refreshes it.
 func (s *Session) confirm(when occasion) error {
 	m := s.manager
@@ -332,8 +334,8 @@ func (s *Session) confirm(when occasion) error {
 	return nil
 }
 
-// touch writes that the session was used, so that its deadline moves. That it cannot is no
-// error: another request does, or the next.
+// touch writes that the session was used, so that its deadline moves. A failure is not an error,
+// because the next request tries again.
 func (s *Session) touch(when occasion) {
 	m := s.manager
 	ctx, cancel := m.records.Bound(s.request.Context())
@@ -358,13 +360,13 @@ func (s *Session) forget() {
 	s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it", nil)
 }
 
-// end is called when the store has the session no more.
+// end is called when the session is no longer in the store.
 func (s *Session) end() {
 	s.phase = ended
 	s.reply.cookie = keepCookie
 }
 
-// drop forgets what the request changed.
+// drop empties the draft. Only the time at which the session began stays.
 func (s *Session) drop() {
 	s.needDates()
 	created := time.UnixMilli(s.draft.Created)
@@ -372,8 +374,8 @@ func (s *Session) drop() {
 	s.dateFrom(created)
 }
 
-// install makes st what the store has and the handler sees. The changes after the first n
-// came while st was written, and are made on it.
+// install makes st what the store has and what the handler sees. The changes after the first n were
+// made while st was written, and are made again on it.
 func (s *Session) install(as phase, st wire.Stored, n int) error {
 	s.phase, s.stored = as, st
 	s.draft.changes = s.draft.changes[n:]
@@ -390,8 +392,8 @@ func (s *Session) install(as phase, st wire.Stored, n int) error {
 	return nil
 }
 
-// outside runs f without s.mu. If f panics nobody knows what it has done, so the
-// session has failed also for a handler that recovers.
+// outside runs f without s.mu. If f panics, nobody knows what it has done, so the session fails,
+// also for a handler that recovers.
 func (s *Session) outside(f func()) {
 	returned := false
 	s.mu.Unlock()
@@ -405,15 +407,15 @@ func (s *Session) outside(f func()) {
 	returned = true
 }
 
-// Retired are the records that a request is to delete: those of a session that it ends.
+// Retired are the records that the request is to delete, because it ends their session.
 type retired struct {
 	handles []string
 	record  *wire.Record // of the session that Destroy has ended, if it was loaded
-	failed  error        // of a deletion that took all its time; a request does not wait for that twice
+	failed  error        // of a deletion that used up its time; a request does not wait for that twice
 }
 
-// retire lists the records that have to go for this session to be gone. After a Destroy
-// nothing is left to list.
+// retire lists the records that have to go so that this session is gone: its own, and that of each
+// cookie that verifies. After a Destroy, none is left.
 func (s *Session) retire() {
 	if s.reply.cookie == removeCookie {
 		return
@@ -431,13 +433,14 @@ func (s *Session) retire() {
 	}
 }
 
-// deleteRetired deletes what retire has listed.
+// deleteRetired deletes the records that retire has listed.
 func (s *Session) deleteRetired() error {
 	ctx, cancel := s.manager.records.Bound(s.request.Context())
 	defer cancel()
 	return s.deleteRetiredWithin(ctx)
 }
 
+// deleteRetiredWithin is deleteRetired for a save that has a context already.
 func (s *Session) deleteRetiredWithin(ctx context.Context) (err error) {
 	if s.retired.failed != nil {
 		return s.retired.failed

@@ -12,9 +12,9 @@ import (
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// What the request brought becomes a record.
+// This file finds the session that the request's cookies open.
 
-// load finds the session that the cookies name, once. It acquires the session.
+// load finds the session that the cookies name, if that has not been done. It acquires the session.
 func (s *Session) load() {
 	if s.phase != unasked {
 		return
@@ -33,7 +33,7 @@ func (s *Session) load() {
 	}
 }
 
-// readCookies verifies the request's cookies, once.
+// readCookies verifies the request's cookies, if that has not been done.
 func (s *Session) readCookies() {
 	if s.brought.read {
 		return
@@ -44,13 +44,13 @@ func (s *Session) readCookies() {
 	}
 }
 
-// badSignature names the likely causes, because no single request can tell.
+// badSignature names the likely causes, because no single request can tell which it is.
 const badSignature = "session: a cookie of our name has no good signature, and counts as none. " +
 	"Does another program on this host use the name (ports share cookies)? Does another instance have other Secrets, or a new one at each start? Was a secret removed too early?"
 
-// find loads the session of the cookies that verify. The first that opens one counts: a
-// cookie of another Domain or Path, which a logout could not delete, does not hide the good
-// one behind it. The error is that of a store which could not tell.
+// find loads the session of the cookies that verify. The first one that opens a session counts. So
+// a cookie of another Domain or Path, which a logout could not delete, does not hide the good one
+// behind it. The error is that of a store which could not tell.
 func (s *Session) find() error {
 	if !s.brought.verified() {
 		s.begin(absent)
@@ -93,12 +93,12 @@ func (s *Session) find() error {
 	return nil
 }
 
-// maxLooks bounds for how many cookies a session is looked for. Honest browsers bring two,
-// where a cookie of another Domain or Path has been left behind.
+// maxLooks bounds how many cookies are tried. An honest browser brings two at most: the second is
+// left over from another Domain or Path.
 const maxLooks = 8
 
-// reload loads the session again. A request that was let in stays in, unless a renewal
-// without grace has happened since.
+// reload loads the session again. A request whose cookie has been replaced since stays in, unless
+// the renewal was one without grace.
 func (s *Session) reload() (err error) {
 	ctx, cancel := s.manager.records.Bound(s.request.Context())
 	defer cancel()
@@ -117,7 +117,7 @@ func (s *Session) reload() (err error) {
 	return err
 }
 
-// show makes st what the handler sees.
+// show makes st what the store has and what the handler sees.
 func (s *Session) show(st wire.Stored) {
 	s.stored = st
 	s.draft.Record, s.draft.changes = s.stored.Copy(), nil
@@ -125,7 +125,7 @@ func (s *Session) show(st wire.Stored) {
 
 // begin makes the session an empty one that is in no store.
 func (s *Session) begin(as phase) {
-	if s.phase != unasked { // else nothing is there to clear, and most anonymous requests come here once
+	if s.phase != unasked { // before that there is nothing to clear
 		s.id, s.stored, s.draft, s.opened = wire.ID{}, wire.Stored{}, draft{}, opened{}
 		if s.reply.cookie != removeCookie {
 			s.reply.cookie = keepCookie
@@ -134,29 +134,31 @@ func (s *Session) begin(as phase) {
 	s.phase = as
 }
 
-// needID gives a new session its id: late, because most anonymous requests need none.
+// needID gives a new session its id. Most anonymous requests need none.
 func (s *Session) needID() {
 	if s.id.Handle == "" {
 		s.id = s.manager.codec.NewID()
 	}
 }
 
-// needDates gives a session that is not stored its beginning: late, for the same reason.
+// needDates gives a session that is not stored the time at which it begins. Most anonymous requests
+// need none.
 func (s *Session) needDates() {
 	if !s.phase.isStored() && s.draft.Created == 0 {
 		s.dateFrom(time.Now())
 	}
 }
 
+// dateFrom makes the session one that begins now.
 func (s *Session) dateFrom(now time.Time) {
 	s.manager.codec.Begin(&s.draft.Record, now)
 	s.draft.Used = now.UnixMilli()
 }
 
-// Opened is how the request came to its session: by which of its cookies.
+// Opened is how the request got into its session.
 type opened struct {
-	standing    wire.Standing // of that cookie's secret; Unknown if none has opened a session
-	signedByOld bool          // by a secret that is not the first
+	standing    wire.Standing // of the secret in its cookie; Unknown if no cookie opened a session
+	signedByOld bool          // its cookie is signed by one of the Secrets that is not the first
 }
 
 // Brought are the request's cookies of our name that have a good signature, each once, in the
@@ -173,14 +175,15 @@ type brought struct {
 type candidate struct {
 	id          wire.ID
 	value       string // that holds the id
-	signedByOld bool   // by a secret that is not the first
+	signedByOld bool   // by one of the Secrets that is not the first
 }
 
-// readFrom looks at the request's cookies, as [http.Request.CookiesNamed] does.
+// readFrom parses the Cookie header as [http.Request.CookiesNamed] does, and verifies each cookie
+// of our name.
 func (b *brought) readFrom(r *http.Request, m *Manager) {
 	b.read = true
-	var seen map[wire.ID]bool // beside the first
-	last := ""                // the same again costs nothing
+	var seen map[wire.ID]bool // all candidates but the first
+	last := ""                // a value that is repeated is verified once
 	for _, line := range r.Header["Cookie"] {
 		for line != "" {
 			var pair string
@@ -228,7 +231,8 @@ func (b *brought) all() iter.Seq[candidate] {
 	}
 }
 
-// value returns what may be sent again for the id, as far as that is known.
+// value returns a cookie value that holds the id and has the newest signature, so that it can be
+// sent again, or "" if the request brought none.
 func (b *brought) value(id wire.ID) string {
 	if b.first.id == id && !b.first.signedByOld {
 		return b.first.value
@@ -236,9 +240,9 @@ func (b *brought) value(id wire.ID) string {
 	return ""
 }
 
-// cookieValue returns the value in a pair of a Cookie header, if the pair has the name.
-// Values with bytes that no server may send are none, as in net/http; space around the name and
-// the value is not theirs, as in Node.
+// cookieValue returns the value in a pair of a Cookie header, and reports whether the pair has the
+// name. As in Node, spaces around the name and the value do not belong to them. As in net/http, a
+// value with a byte that no server may send does not count.
 func cookieValue(pair, name string) (value string, quoted, ok bool) {
 	pairName, value, _ := strings.Cut(textproto.TrimString(pair), "=")
 	if textproto.TrimString(pairName) != name {

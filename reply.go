@@ -11,9 +11,9 @@ import (
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// What the client is told: the cookie, Vary and Cache-Control.
+// This file decides what the client is told: by the cookie, Vary and Cache-Control.
 
-// A reply is how the response stands to the session.
+// A reply is what the response says of the session, and how far it is.
 type reply struct {
 	stage  stage
 	look   look
@@ -51,12 +51,12 @@ func (s *Session) lookNow() look {
 type cookie uint8
 
 const (
-	keepCookie    cookie = iota // the response says nothing of it
-	oweRefresh                  // an earlier Save refreshes it, if the commit can write
-	oweIssue                    // an earlier Save has renewed the session: the commit issues it, if it can write
+	keepCookie    cookie = iota // the response says nothing about it
+	oweRefresh                  // after a Save; the commit refreshes it, if it can write
+	oweIssue                    // after a Save with a Renew; the commit issues it, if it can write
 	refreshCookie               // it is sent again, for its Max-Age or its signature
 	issueCookie                 // it is sent, because the client does not have it
-	removeCookie                // the browser forgets it, because Destroy has ended the session
+	removeCookie                // it is deleted, because Destroy has ended the session
 )
 
 func (c cookie) isOwed() bool { return c == oweRefresh || c == oweIssue }
@@ -66,10 +66,10 @@ type deed struct {
 	step     step
 	when     occasion
 	failed   bool
-	changed  bool // the session differs from what the store had
-	lifetime bool // SetMaxAge has changed its lifetime
-	renewed  bool // it has the new secret that Renew has asked for
-	used     bool // its deadline has moved
+	changed  bool // values or the lifetime
+	lifetime bool // changed, by SetMaxAge
+	renewed  bool // the session now has the secret that Renew has made
+	used     bool // the save has moved the deadline
 }
 
 // answer decides what becomes of the cookie after a save, as shouldSetCookie does in
@@ -111,6 +111,7 @@ func (s *Session) answer(did deed) cookie {
 	return before
 }
 
+// owed returns inCommit if the save is that of the commit, and else before.
 func owed(before, inCommit cookie, when occasion) cookie {
 	if when == atCommit {
 		return inCommit
@@ -118,18 +119,19 @@ func owed(before, inCommit cookie, when occasion) cookie {
 	return before
 }
 
-// sharesLifetime reports whether the cookie is refreshed when the deadline moves.
+// sharesLifetime reports whether the browser's cookie is to be refreshed by a save that moves the
+// deadline.
 func (s *Session) sharesLifetime(changed bool) bool {
 	return changed && s.manager.cookieMaxAge(&s.draft.Record) > 0 || s.refreshesAlways()
 }
 
-// refreshesAlways reports whether every move of the deadline refreshes the cookie: because it
-// is to live as long, or has an old signature.
+// refreshesAlways reports whether every save that moves the deadline refreshes the cookie: because
+// of Rolling, or because the cookie has an old signature.
 func (s *Session) refreshesAlways() bool {
 	return s.manager.options.Rolling || s.opened.signedByOld
 }
 
-// header adds what the response says of the session. It runs after commit.
+// header adds to the response what it says of the session. It runs after commit.
 func (s *Session) header(h http.Header) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -157,7 +159,7 @@ func (s *Session) sendCookie(h http.Header) {
 	}
 }
 
-// cookieMaxAge returns how long the browser is to keep the cookie; 0 until it closes.
+// cookieMaxAge returns for how long the browser is to keep the cookie. 0 is until it closes.
 func (m *Manager) cookieMaxAge(r *wire.Record) time.Duration {
 	if own, ok := r.MaxAge.Own(); ok {
 		return own
@@ -165,8 +167,8 @@ func (m *Manager) cookieMaxAge(r *wire.Record) time.Duration {
 	return m.options.Cookie.MaxAge
 }
 
-// cookieLife is cookieMaxAge for a cookie that is sent now. It ends with the session at the
-// latest, and when browsers end it in any case.
+// cookieLife is cookieMaxAge for a cookie that is sent now. The cookie ends with the session at the
+// latest, and not after the time at which browsers end it anyway.
 func (m *Manager) cookieLife(r *wire.Record) time.Duration {
 	life := min(m.cookieMaxAge(r), maxCookieAge)
 	if life > 0 {
@@ -192,7 +194,7 @@ func (s *Session) addVary(h http.Header) {
 	}
 }
 
-// variesByCookie reports whether caches are told that the response depends on the cookie.
+// variesByCookie reports whether the header tells caches that the response depends on the cookie.
 func variesByCookie(h http.Header) bool {
 	for field := range listed(h["Vary"]) {
 		if strings.EqualFold(field, "Cookie") || field == "*" {
@@ -202,8 +204,8 @@ func variesByCookie(h http.Header) bool {
 	return false
 }
 
-// isForSharedCaches reports whether the response says that a cache may give it to others than
-// the client (RFC 9111 §3).
+// isForSharedCaches reports whether the header lets a cache give the response to others than the
+// client (RFC 9111 §3).
 func isForSharedCaches(h http.Header) (isShared bool) {
 	for directive := range listed(h["Cache-Control"]) {
 		name, value, _ := strings.Cut(strings.ToLower(directive), "=")

@@ -18,35 +18,36 @@ import (
 // A Session is the session of one request. Handlers get it by [From], and pass
 // it to the methods of a [Key].
 //
-// It is safe for concurrent use, and ends with its request: later changes have no
-// effect, and [Session.Err] says so. No lock is held while the store, a function
-// given to [Key.Update], a logger or anything else that is not ours runs.
+// It is safe for concurrent use, and ends with its request. A later change has no effect, and
+// [Session.Err] says so. The session holds no lock while it runs code that is not its own: the
+// store, a function given to [Key.Update], or a logger.
 type Session struct {
 	*state
 }
 
-// A state is what a Session knows and holds. It is behind a pointer because package fmt
-// prints a struct in full, without asking it, where a verb does not fit: as %w in Sprintf.
+// A state is what a Session knows. It is behind a pointer because of package fmt, which prints
+// all fields of a struct, without calling its Format method, for a verb that does not fit, such
+// as %w in Sprintf.
 type state struct {
 	manager *Manager
 	outer   *Session      // of a manager wrapped around this one
-	request *http.Request // as it came: its context does not hold this session
+	request *http.Request // as it came, without this session in its context
 	inner   *http.Request // as the handler gets it
 
-	lookedLate atomic.Bool // at the first time, and the ResponseWriter has not yet dealt with it
+	lookedLate atomic.Bool // the first look came after the header; the ResponseWriter clears it
 
 	mu      sync.Mutex // guards all that follows
 	phase   phase
 	opened  opened
 	busy    turnstile
-	brought brought     // cookies
-	id      wire.ID     // of the session as it is or will be saved; zero until needed
+	brought brought     // the request's cookies
+	id      wire.ID     // of the session as it is saved or will be; zero until it is needed
 	stored  wire.Stored // what the store had when we last looked
 	draft   draft
 	retired retired
 	reply   reply
 	err     error     // the first
-	lines   []logLine // to be logged when mu is free
+	lines   []logLine // to be written when mu is free
 }
 
 // A draft is what the handler has made of the session.
@@ -56,13 +57,14 @@ type draft struct {
 	renewal     *records.Renewal // that the next save is to make; nil for none
 }
 
-// secret returns the digest of the secret that the client has, or is to get.
+// secret returns the digest of the secret in the client's cookie, or in the one that the client
+// is about to get.
 func (s *Session) secret() wire.Digest { return wire.DigestOf(s.id.Secret) }
 
 type contextKey struct{}
 
-// From returns the session of the request that ctx belongs to: that of the
-// innermost [Manager.Handler]. Without one it panics.
+// From returns the session of the request that ctx belongs to. If handlers of several managers
+// are nested, it is the session of the innermost one. Without a session, From panics.
 func From(ctx context.Context) *Session {
 	s, ok := FromContext(ctx)
 	if !ok {
@@ -71,17 +73,17 @@ func From(ctx context.Context) *Session {
 	return s
 }
 
-// FromContext is [From] for code that may run without a session: it reports
-// whether there is one.
+// FromContext is [From] for code that may run without a session. It reports whether there is
+// one.
 func FromContext(ctx context.Context) (*Session, bool) {
 	s, ok := ctx.Value(contextKey{}).(*Session)
 	return s, ok
 }
 
-// ID returns a public handle of the session. It stays the same when the session
-// is renewed and changes when it is regenerated. It is safe to log, to list and
-// to show to the user, and useless as a cookie. With package expressjs it is Express's
-// req.sessionID, which changes with a renewal too, and is better not logged.
+// ID returns a public name of the session. It stays the same when the session is renewed, and
+// changes when it is regenerated. It is safe to log, to list and to show to the user, and is
+// useless as a cookie. With package expressjs it is Express's req.sessionID, which also changes
+// with a renewal, and should not be logged.
 func (s *Session) ID() string {
 	s.mu.Lock()
 	defer s.unlock()
@@ -90,7 +92,7 @@ func (s *Session) ID() string {
 	return s.id.Handle
 }
 
-// Keys returns the names of all values, sorted. JSON null is no value. To go
+// Keys returns the keys of all values, sorted. A key whose value is JSON null is left out. To go
 // through the values, read each as a Key[json.RawMessage].
 func (s *Session) Keys() []string {
 	s.mu.Lock()
@@ -105,7 +107,7 @@ func (s *Session) Keys() []string {
 	return keys
 }
 
-// Created returns when the session began. The absolute timeout counts from there.
+// Created returns when the session began. The absolute timeout counts from that time.
 func (s *Session) Created() time.Time {
 	s.mu.Lock()
 	defer s.unlock()
@@ -114,8 +116,8 @@ func (s *Session) Created() time.Time {
 	return time.UnixMilli(s.draft.Created)
 }
 
-// Expires returns when the session ends if it is not used before. A request that
-// uses it moves that time when it is saved.
+// Expires returns when the session ends if it is not used before. A request that uses the
+// session moves that time when it saves it.
 func (s *Session) Expires() time.Time {
 	s.mu.Lock()
 	defer s.unlock()
@@ -124,13 +126,14 @@ func (s *Session) Expires() time.Time {
 	return s.manager.records.Expires(&s.draft.Record)
 }
 
-// SetMaxAge gives this session a lifetime of its own, as "remember me" does: the
-// browser keeps the cookie, and the session lives unused, for d rounded up to
-// seconds, but not beyond what is left of the absolute timeout. It takes the place of [Cookie].MaxAge
-// and of [Options.IdleTimeout]. Zero means until the browser closes, whatever MaxAge
-// says, and IdleTimeout on the server.
-// A negative d, one under a second as JavaScript's milliseconds are, and one over
-// [Options.AbsoluteTimeout] is an error of the session.
+// SetMaxAge gives this session a lifetime of its own, as "remember me" does. The browser keeps
+// the cookie for d, and the session ends when it is not used for d. This replaces
+// [Cookie].MaxAge and [Options.IdleTimeout]. d is rounded up to whole seconds, and cut to what is
+// left of the absolute timeout.
+//
+// Zero means that the cookie lives until the browser closes, whatever Cookie.MaxAge says, and
+// that the server keeps the session for IdleTimeout. A negative d, one under a second, or one
+// over [Options.AbsoluteTimeout] is an error of the session.
 func (s *Session) SetMaxAge(d time.Duration) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -160,11 +163,10 @@ func (s *Session) SetMaxAge(d time.Duration) {
 	}
 }
 
-// Regenerate begins a new session without data, under a new cookie; the old one is
-// deleted when the new one is saved. Call it at login, before the values of the
-// login are set (OWASP ASVS 7.2.4), and wherever else data must not be carried
-// over. A lifetime of the session's own is not carried over either: call SetMaxAge
-// after Regenerate. After the first byte of the response it is an [ErrHeaderSent].
+// Regenerate begins a new session without data, under a new cookie. The old session is deleted
+// when the new one is saved. Call it at login, before you set the values of the login (OWASP ASVS
+// 7.2.4), and wherever data must not be carried over. The new session does not inherit a lifetime
+// from SetMaxAge. After the first byte of the response, Regenerate is an [ErrHeaderSent].
 func (s *Session) Regenerate() {
 	s.mu.Lock()
 	defer s.unlock()
@@ -178,32 +180,32 @@ func (s *Session) Regenerate() {
 	s.reply.look = inTime
 }
 
-// Renew gives the session a new secret, and so the client a new cookie. Values and
-// [Session.ID] stay. The cookie before opens the session for the time grace more, from when
-// the session is saved, because a browser has other requests under way with it.
+// Renew gives the session a new secret, and so the client a new cookie. The values and
+// [Session.ID] stay. A browser may have other requests under way with the old cookie. That
+// cookie opens the session for the time grace more, counted from when the session is saved.
 //
-// A grace of 0 makes every cookie worthless but the new one. That is right where rights grow
-// or a credential changes: the old cookie may be in somebody else's hands. A request that
-// was under way with it is anonymous or, if it changes the session, fails with
-// [ErrRenewed]. All that a replaced cookie can still do, however old it is, is to end the
-// session, by Destroy or Regenerate. For a rotation by time, 30 seconds are right. The most are 5 minutes; more,
-// or a negative grace, is an error of the session.
+// Use a grace of 0 where rights grow or a credential changes: somebody else may have the old
+// cookie. Then every cookie but the new one is worthless. A request that was under way with an
+// old one is anonymous or, if it changes the session, fails with [ErrRenewed]. Use 30 seconds for
+// a rotation by time. A grace over 5 minutes, or a negative one, is an error of the session.
 //
-// A request that comes with the cookie before, within its grace, has all of the session: it
-// reads, writes and can end it. Its response sends no cookie; its SetMaxAge, and its Renew
-// with a grace, do nothing.
+// A request that comes with the old cookie within its grace can read, change and end the session.
+// Its response sends no cookie. Its SetMaxAge does nothing, and neither does its Renew with a
+// grace. After the grace, all that an old cookie can do is to end the session, by Destroy or
+// Regenerate.
 //
-// Of two renewals at once the first counts: the other is skipped, and with a grace of 0
-// its request fails with [ErrRenewed]. A session that is not stored yet, and gets its first
-// secret anyway, is not renewed. After the first byte of the response, Renew is an
+// Of two renewals at once, the first counts. The second is skipped or, if its grace is 0, its
+// request fails with [ErrRenewed]. A session that is not stored yet needs no renewal, because its
+// first secret is new; Renew does nothing then. After the first byte of the response, Renew is an
 // [ErrHeaderSent].
 //
-// If the new cookie does not reach the browser, it is left with one that is worthless after
-// the grace. That happens if the response is lost; if it is an error because the store made the
-// renewal and did not say so in time; and if an older response, which sends the cookie before
-// again because of [Options.Rolling] or a MaxAge, arrives after it. The user can log in again.
-// With package expressjs a renewal moves the session to another key, which takes three
-// calls of the store more.
+// The browser keeps the old cookie if the new one does not reach it: because the response is
+// lost, because the store has renewed the session and not said so in time, or because an older
+// response, which refreshes the old cookie for [Options.Rolling] or a MaxAge, arrives after the
+// new cookie. After the grace the user then has to log in again.
+//
+// With package expressjs, a renewal moves the session to another key. That takes three more calls
+// of the store.
 func (s *Session) Renew(grace time.Duration) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -231,7 +233,7 @@ func (s *Session) Renew(grace time.Duration) {
 // maxGrace is the longest grace of [Session.Renew].
 const maxGrace = 5 * time.Minute
 
-// mayReplaceCookie acquires the session if the cookie can still be sent.
+// mayReplaceCookie reports whether a cookie can still be sent. If so, it has acquired the session.
 func (s *Session) mayReplaceCookie(method string) bool {
 	if s.reply.stage == closed {
 		s.fail(callError{method, ErrClosed})
@@ -248,25 +250,25 @@ func (s *Session) mayReplaceCookie(method string) bool {
 	return true
 }
 
-// Touch counts the request as use of the session, even if nothing is read. What moves
-// the deadline is the save before the first byte: a stream that outlives the idle
-// timeout calls [Session.Save] now and then.
+// Touch counts the request as use of the session, even if the handler reads nothing. The deadline
+// moves with the save before the first byte. So a stream that lasts longer than the idle timeout
+// calls [Session.Save] now and then.
 func (s *Session) Touch() {
 	s.mu.Lock()
 	defer s.unlock()
 	s.open()
 }
 
-// Destroy ends the session: it deletes the record now, and the cookie with the
-// response. It does so also where the session could not be read, if the handler
-// runs at all: with a method that is not safe it does not, in an outage.
+// Destroy ends the session. It deletes the record now, and the cookie with the response. It also
+// works where the session could not be loaded. (In an outage of the store, only a request with a
+// safe method gets as far as this.)
 //
-// The session is then a new and empty one. A Set, as that of a message for the next page,
-// begins it, and its cookie takes the place of the one that goes; after the first byte of
-// the response that is an [ErrHeaderSent].
+// The session is then a new and empty one. A value that is set now, such as a message for the
+// next page, begins it, and its cookie replaces the deleted one. After the first byte of the
+// response, that is an [ErrHeaderSent].
 //
-// The error is an [ErrUnavailable], and sticky: a logout that failed is never
-// answered as if it had worked. A second Destroy is no error.
+// The error is an [ErrUnavailable], and sticky: a logout that has failed is never answered as if
+// it had worked. A second Destroy is not an error.
 func (s *Session) Destroy() error {
 	s.mu.Lock()
 	defer s.unlock()
@@ -294,18 +296,17 @@ func (s *Session) Destroy() error {
 	return nil
 }
 
-// Save stores the session now, changed or not, and moves its deadline. Handlers
-// need it before they stream, hijack the connection or tell another process to
-// look; all other changes are saved by themselves. A new session must be saved
-// before the first byte of the response, with which its cookie goes. With
-// [Options.Rolling] a stream that saves after it keeps the session alive, and not the
-// browser's cookie.
+// Save stores the session now, even if it has not changed, and moves its deadline. Call it before
+// a handler streams, hijacks the connection, or tells another process to look at the session. All
+// other changes are saved without it. A new session must be saved before the first byte of the
+// response, because its cookie goes with the header.
 //
-// A cookie that the client has already is sent again by what is saved before the first
-// byte, and not by a Save.
+// Save does not refresh a cookie that the client already has; the save before the first byte does.
+// So a stream that calls Save keeps the session alive, and not the browser's cookie, also with
+// [Options.Rolling].
 //
-// The error is [ErrNotFound] if the session has ended meanwhile, or if nothing was changed
-// and the cookie had just been replaced. Any other error is sticky.
+// The error is [ErrNotFound] if the session has ended, or if nothing was changed and another
+// request has just replaced the cookie. Any other error is sticky.
 func (s *Session) Save() error {
 	s.mu.Lock()
 	defer s.unlock()
@@ -335,10 +336,10 @@ func (s *Session) Save() error {
 	return nil
 }
 
-// Reload reads again what the store has, and drops the values that this request
-// changed and did not save. The error is [ErrNotFound] if the session has ended or was never
-// saved; the session is then empty, and if it has ended nothing more of this
-// request is saved unless Regenerate follows. Any other error is sticky.
+// Reload loads the session again, and drops the changes that this request has not saved. The
+// error is [ErrNotFound] if the session has ended or was never saved. The session is then empty.
+// If it has ended, nothing more of this request is saved, unless Regenerate follows. Any other
+// error is sticky.
 func (s *Session) Reload() error {
 	s.mu.Lock()
 	defer s.unlock()
@@ -366,21 +367,20 @@ func (s *Session) Reload() error {
 	return nil
 }
 
-// Err returns the first thing that went wrong with the session in this request,
-// or nil.
+// Err returns the first error of the session in this request, or nil.
 func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// Format implements [fmt.Formatter]: no verb prints what the session holds.
+// Format implements [fmt.Formatter]. No verb prints what the session holds.
 func (Session) Format(f fmt.State, _ rune) {
 	fmt.Fprint(f, "session.Session")
 }
 
-// unlock ends a method that holds s.mu, and then logs what it had to say: a
-// logger may look at the session itself.
+// unlock ends a method that holds s.mu, and then writes its log lines: the logger may look at the
+// session itself.
 func (s *Session) unlock() {
 	lines := s.lines
 	s.lines = nil
@@ -390,6 +390,7 @@ func (s *Session) unlock() {
 	}
 }
 
+// say adds a log line, which unlock writes. The line names the session if its id is known.
 func (s *Session) say(level slog.Level, text string, err error, attrs ...slog.Attr) {
 	if s.id.Handle != "" {
 		attrs = append(attrs, slog.String("session", s.manager.codec.LogHandle(s.id.Handle)))
@@ -397,7 +398,7 @@ func (s *Session) say(level slog.Level, text string, err error, attrs ...slog.At
 	s.lines = append(s.lines, logLine{level: level, text: text, err: err, attrs: attrs})
 }
 
-// fail remembers the first error, and returns err.
+// fail remembers err if it is the session's first error, and returns it.
 func (s *Session) fail(err error) error {
 	if err != nil && s.err == nil {
 		s.err = err
@@ -408,16 +409,16 @@ func (s *Session) fail(err error) error {
 	return err
 }
 
-// A turnstile lets one goroutine of a request through at a time: one that talks to the store,
-// or is about to replace the cookie.
+// A turnstile lets one goroutine of a request through at a time: one that talks to the store, or
+// that is about to replace the cookie.
 type turnstile struct {
 	taken bool
 	freed chan struct{} // closed when it is free again; nil if nobody waits
 }
 
-// acquire waits until no other goroutine of the request talks to the store. It is
-// called with s.mu held, which it gives up while it waits, and bounds the wait
-// so that an Update's function that calls back ends in an error, not a deadlock.
+// acquire waits until no other goroutine of the request talks to the store. It is called with
+// s.mu held, and gives that up while it waits. The wait is bounded, so that a function given to
+// Update that calls the session ends in an error and not in a deadlock.
 func (s *Session) acquire() error {
 	if !s.busy.taken {
 		s.busy.taken = true
@@ -443,10 +444,10 @@ func (s *Session) acquire() error {
 	return nil
 }
 
-// maxCalls is how many calls of the store, all as slow as they may be, a goroutine
-// waits for.
+// maxCalls is for how many calls of the store acquire waits, each as slow as it may be.
 const maxCalls = 10
 
+// release lets the next goroutine through that waits in acquire.
 func (s *Session) release() {
 	s.busy.taken = false
 	if s.busy.freed != nil {
@@ -455,8 +456,8 @@ func (s *Session) release() {
 	}
 }
 
-// open loads the session if nobody has, and counts as use. Every look of the
-// handler goes through it.
+// open loads the session if nobody has, and counts as use. Whatever the handler reads or changes
+// goes through it.
 func (s *Session) open() {
 	if s.reply.look == unlooked {
 		s.reply.look = s.lookNow()
@@ -465,6 +466,7 @@ func (s *Session) open() {
 	s.load()
 }
 
+// get returns the JSON under key, or nil.
 func (s *Session) get(key string) []byte {
 	s.mu.Lock()
 	defer s.unlock()
@@ -472,14 +474,15 @@ func (s *Session) get(key string) []byte {
 	return s.draft.Get(key)
 }
 
-// change makes a change and remembers it.
+// change makes a change that Key.Set or Key.Delete asks for.
 func (s *Session) change(c change) {
 	s.mu.Lock()
 	defer s.unlock()
 	s.apply(c)
 }
 
-// changeIf sets the key of c to value, and remembers that as c, if the key is still old.
+// changeIf sets the key of c to value, if the key still holds old, and reports whether it did.
+// It remembers c, which may make another value after a conflict.
 func (s *Session) changeIf(c change, old, value []byte) bool {
 	s.mu.Lock()
 	defer s.unlock()
@@ -494,6 +497,7 @@ func (s *Session) changeIf(c change, old, value []byte) bool {
 	return true
 }
 
+// apply makes a change on the draft, and remembers it. It reports whether the change was made.
 func (s *Session) apply(c change) bool {
 	if s.reply.stage == closed {
 		s.fail(callError{c.String(), ErrClosed})
@@ -514,7 +518,7 @@ func (s *Session) apply(c change) bool {
 	return true
 }
 
-// reject is fail for a change that could not be made.
+// reject remembers the error of a change that could not be made.
 func (s *Session) reject(c change, err error) {
 	s.mu.Lock()
 	defer s.unlock()
