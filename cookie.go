@@ -26,8 +26,8 @@ type Cookie struct {
 	// a Path other than "/", or with Insecure.
 	Name string
 
-	// MaxAge is how long the browser keeps the cookie, and how long the session
-	// lives unused. It is whole seconds, at most 400 days, and not longer than
+	// MaxAge is for how long the browser keeps the cookie, and for how long the session
+	// lives without being used. It is whole seconds, at most 400 days, and not longer than
 	// [Options.AbsoluteTimeout]. Zero means until the browser closes.
 	// [Session.SetMaxAge] changes it for one session.
 	MaxAge time.Duration
@@ -38,24 +38,24 @@ type Cookie struct {
 
 	// SameSite says whether requests from other sites carry the cookie: Lax, Strict
 	// or None of package net/http. Zero means Lax. None needs a secure cookie.
-	// [http.SameSiteDefaultMode] sends no such attribute, as express-session does by
-	// default: Chromium then takes the cookie for Lax, and others for None.
+	// [http.SameSiteDefaultMode] sends no SameSite attribute, as express-session does by
+	// default: Chromium then assumes Lax, and other browsers assume None.
 	SameSite http.SameSite
 
-	// Partitioned keeps a cookie jar for each top-level site (CHIPS).
+	// Partitioned makes the browser keep a separate cookie for each top-level site (CHIPS).
 	Partitioned bool
 
-	// Priority is "low", "medium" or "high", for browsers that throw out cookies
-	// when they have too many. Empty sends none.
+	// Priority is "low", "medium" or "high", for browsers that delete cookies
+	// when they have too many. Empty sends no such attribute.
 	Priority string
 
-	// Insecure sends the cookie without the Secure attribute, so that it also
-	// travels over plain HTTP where anybody on the way can read it. It is not
+	// Insecure sends the cookie without the Secure attribute. It then also travels
+	// over plain HTTP, where anybody on the way can read it. It is not
 	// needed behind a proxy that ends TLS, nor on localhost.
 	Insecure bool
 
-	// ScriptAccess sends the cookie without the HttpOnly attribute, so that every
-	// script on the page can read it.
+	// ScriptAccess sends the cookie without the HttpOnly attribute. Every
+	// script on the page can then read it.
 	ScriptAccess bool
 }
 
@@ -77,7 +77,7 @@ func (c *Cookie) name() string {
 
 func (c *Cookie) path() string { return cmp.Or(c.Path, "/") }
 
-// template returns the cookie with all attributes that do not depend on the session.
+// template returns the cookie with the attributes that are the same for all sessions.
 func (c *Cookie) template() http.Cookie {
 	return http.Cookie{
 		Name:        c.name(),
@@ -90,8 +90,8 @@ func (c *Cookie) template() http.Cookie {
 	}
 }
 
-// validate returns one error for each thing that browsers would refuse or
-// silently change. Another program's cookie may have any lifetime.
+// validate returns an error for each thing that browsers would refuse or silently change. A cookie
+// that another program defines may have any lifetime.
 func (c *Cookie) validate(isForeign bool) []error {
 	errs := c.validateName()
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf("Cookie."+format, args...)) }
@@ -131,7 +131,7 @@ func (c *Cookie) validate(isForeign bool) []error {
 	return errs
 }
 
-// validateName checks the name, and what its prefix promises of the cookie.
+// validateName checks the name, and whether the cookie is what a prefix in the name promises.
 func (c *Cookie) validateName() (errs []error) {
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf("Cookie."+format, args...)) }
 	template := c.template()
@@ -155,8 +155,8 @@ func hasPrefixFold(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
-// wholeSeconds catches a duration in milliseconds, as JavaScript has them: its
-// 24*60*60*1000 is a day there and 86.4 ms here.
+// wholeSeconds returns an error for a duration that was written in milliseconds, as in JavaScript:
+// 24*60*60*1000 is a day there, and 86.4 ms in Go.
 func wholeSeconds(d time.Duration) error {
 	if d%time.Second == 0 {
 		return nil
@@ -164,7 +164,7 @@ func wholeSeconds(d time.Duration) error {
 	return fmt.Errorf("is %v; it must be whole seconds, written as 24*time.Hour", d)
 }
 
-// roundUp returns d in whole seconds.
+// roundUp rounds d up to whole seconds.
 func roundUp(d time.Duration) time.Duration {
 	if rest := d % time.Second; rest > 0 && d <= records.Forever-time.Second {
 		d += time.Second - rest

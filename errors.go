@@ -9,9 +9,9 @@ import (
 
 // The errors of a [Session]. Those of a [Store] are in store.go.
 var (
-	// ErrUnavailable is the error of a session that the store could not load or
-	// save: no answer within StoreTimeout, a refusal, a record of a newer version.
-	// The response is a 503. It says nothing about whether the session exists.
+	// ErrUnavailable is the error of a session that the store could not load or save: it has not
+	// answered within StoreTimeout, it has refused, or it has a record of a newer version. The
+	// response is a 503. The error does not say whether the session exists.
 	ErrUnavailable = wire.ErrUnavailable
 
 	// ErrTooLarge is the error of a session whose record would exceed
@@ -23,13 +23,13 @@ var (
 	ErrEncode = errors.New("session: cannot encode value")
 
 	// ErrRenewed is the error of a change to a session whose cookies another request has
-	// made worthless meanwhile, by a [Session.Renew] without grace. Nothing more of the
-	// request is saved, and the response is a 503. When the client tries again, it does so
-	// with the new cookie, if it is the one who got it.
+	// just made worthless, by a [Session.Renew] without grace. Nothing more of the
+	// request is saved, and the response is a 503. A client that got the new cookie
+	// succeeds when it tries again.
 	ErrRenewed = wire.ErrRenewed
 
-	// ErrHeaderSent is the error of a change that needs a cookie after the header
-	// of the response has left without it. Nothing more of the request is saved.
+	// ErrHeaderSent is the error of a change that needs a cookie, when the header of the
+	// response has left without it. Nothing more of the request is saved.
 	ErrHeaderSent = errors.New("session: needs a cookie, but the header is sent; do this before WriteHeader, Redirect or the first Write")
 
 	// ErrClosed is the error of a change to a session after its request has ended, or
@@ -37,7 +37,7 @@ var (
 	ErrClosed = errors.New("session: its request has ended, or it comes from Manager.Load or All, so it cannot change; copy what a goroutine needs before the handler returns, and end others with Manager.Destroy")
 )
 
-// A callError says which call an error is about.
+// A callError says which call of the handler an error is about.
 type callError struct {
 	call string
 	err  error
@@ -46,7 +46,7 @@ type callError struct {
 func (e callError) Error() string { return e.err.Error() + ": " + e.call }
 func (e callError) Unwrap() error { return e.err }
 
-// about adds to the error of a save the call that could not be saved: the last one.
+// about adds to the error of a save which call could not be saved: the last one.
 func (s *Session) about(err error) error {
 	_, isKnown := errors.AsType[callError](err)
 	switch n := len(s.draft.changes); {

@@ -13,9 +13,9 @@ import (
 
 var jsonNull = []byte("null")
 
-// encodeJSON returns v as encoding/json writes it, but for the HTML escapes: as
-// JSON.stringify, so that equal values are equal bytes. What would be read back as something
-// else is an error.
+// encodeJSON returns v as encoding/json writes it, without escaping HTML. That is how
+// JSON.stringify writes it, so equal values are equal bytes here and in Express. A value that would
+// be read back as another one is an error.
 func encodeJSON[T any](v T) ([]byte, error) {
 	if err := checkType(reflect.TypeFor[T]()); err != nil {
 		return nil, err
@@ -27,19 +27,20 @@ func encodeJSON[T any](v T) ([]byte, error) {
 		return nil, err
 	}
 	value := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-	// encoding/json writes values nested deeper than it reads, and a record of Express
-	// that has one is lost as a whole. So deep a value is not short.
+	// encoding/json writes values that are nested deeper than it reads. Such a value is long. In
+	// a record of Express, it would make the whole record unreadable.
 	if len(value) > 2*maxDepth && !json.Valid(slices.Concat([]byte("["), value, []byte("]"))) {
 		return nil, fmt.Errorf("nested more than %d deep", maxDepth)
 	}
-	// encoding/json writes this for bytes that are no UTF-8. Who means it has it unescaped.
+	// encoding/json writes the escape \ufffd for bytes that are not UTF-8. It does not escape
+	// a U+FFFD that stands in the text itself.
 	if !utf8.Valid(value) || bytes.Contains(value, []byte(`\ufffd`)) && !hasValidText(reflect.ValueOf(&v)) {
 		return nil, errors.New("text that is not valid UTF-8, which JSON cannot hold; use []byte, which becomes base64")
 	}
 	return value, nil
 }
 
-// checkType refuses types of which encoding/json reads nothing back.
+// checkType returns an error for a type that encoding/json writes and cannot read back.
 func checkType(t reflect.Type) error {
 	for range maxTypeDepth { // a type may be a slice of itself
 		switch t.Kind() {
@@ -62,7 +63,7 @@ func checkType(t reflect.Type) error {
 	return nil
 }
 
-// maxTypeDepth bounds how far types are looked into.
+// maxTypeDepth bounds how deep checkType looks into a type. A type may contain itself.
 const maxTypeDepth = 16
 
 var (
@@ -70,13 +71,14 @@ var (
 	textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 )
 
-// encodesItself reports whether t has a method of its own for JSON.
+// encodesItself reports whether t has a MarshalJSON or MarshalText method.
 func encodesItself(t reflect.Type) bool {
 	p := reflect.PointerTo(t)
 	return p.Implements(jsonMarshaler) || p.Implements(textMarshaler)
 }
 
-// hasFields reports whether encoding/json sees a field in t, or in what is embedded as deep.
+// hasFields reports whether encoding/json sees a field in t, or in the structs embedded in it, down
+// to that depth.
 func hasFields(t reflect.Type, depth int) bool {
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -128,8 +130,8 @@ func hasValidText(v reflect.Value) bool {
 	return true
 }
 
-// textOf returns what a TextMarshaler makes of v. Other types with a method of their own
-// return JSON, which encoding/json takes as it is.
+// textOf returns the text that encoding/json gets from v's MarshalText method. It reports false if
+// v has a MarshalJSON method, whose JSON encoding/json takes as it is.
 func textOf(v reflect.Value) (string, bool) {
 	if v.CanAddr() {
 		v = v.Addr()
@@ -145,19 +147,19 @@ func textOf(v reflect.Value) (string, bool) {
 	return string(text), err == nil
 }
 
-// maxDepth is one less than encoding/json reads, because a record of Express is an object
-// around its values.
+// maxDepth is how deep a value may be nested. It is one less than encoding/json reads, because a
+// record of Express is an object around its values.
 const maxDepth = 9999
 
-// decodeJSON reads what encodeJSON or another program has written, and reports whether
-// it is a value.
+// decodeJSON decodes what encodeJSON or another program has written, and reports whether there is a
+// value.
 func decodeJSON[T any](value []byte) (T, bool, error) {
 	if value == nil || bytes.Equal(value, jsonNull) {
 		return *new(T), false, nil
 	}
 	v := new(T)
-	// A copy, because an UnmarshalJSON may keep or change what it gets, and the bytes
-	// may be those of the store.
+	// An UnmarshalJSON may keep or change its argument, and the bytes may belong to the
+	// store. So it gets a copy.
 	if err := json.Unmarshal(bytes.Clone(value), v); err != nil {
 		return *new(T), false, err
 	}

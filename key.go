@@ -13,35 +13,34 @@ import (
 //
 //	const userIDKey session.Key[int64] = "userId"
 //
-// Values are JSON, each key by itself, encoded by encoding/json when they are
-// set and decoded when they are read. No type has to be registered. A value that
-// Get hands out is the caller's own: changing it in place changes nothing in the
-// session until it is Set. What encoding/json leaves out, as unexported fields, is
-// not stored.
+// Each value is JSON by itself. It is encoded by encoding/json when it is set, and decoded when it
+// is read. No type has to be registered. What encoding/json leaves out, such as unexported fields,
+// is not stored. A value that Get returns belongs to the caller: to change the session, change the
+// value and Set it.
 type Key[T any] string
 
-// Get returns the value, or the zero T if there is none of type T.
+// Get returns the value, or the zero T if the session has none of type T.
 func (k Key[T]) Get(s *Session) T {
 	v, _ := k.Lookup(s)
 	return v
 }
 
-// Lookup returns the value, and reports whether the session has one of type T.
-// JSON null is no value. A stored value that does not decode as a T is left as it
-// is, and logged once.
+// Lookup returns the value, and reports whether the session has one of type T. JSON null counts as
+// absent. A stored value that does not decode as a T counts as absent too; it stays as it is, and
+// is logged once.
 func (k Key[T]) Lookup(s *Session) (T, bool) {
 	return k.decode(s, s.get(string(k)))
 }
 
-// Has reports what Lookup reports.
+// Has reports whether the session has a value of type T, as Lookup does.
 func (k Key[T]) Has(s *Session) bool {
 	_, ok := k.Lookup(s)
 	return ok
 }
 
-// Set stores v. A value that JSON cannot give back is an [ErrEncode] of the session
-// (see [Session.Err]) that names the key: a NaN, text that is not UTF-8, a T that is an
-// interface, or that is a struct without exported fields.
+// Set stores v. If JSON cannot hold v, or not give it back as it was, that is an [ErrEncode] of the
+// session which names the key; see [Session.Err]. This concerns a NaN, text that is not UTF-8, a T
+// that is an interface, and a T that is a struct without exported fields.
 func (k Key[T]) Set(s *Session, v T) {
 	value, err := k.encode(v)
 	if err == nil {
@@ -58,17 +57,16 @@ func (k Key[T]) Set(s *Session, v T) {
 	s.change(c)
 }
 
-// Update replaces the value by what f makes of it, given the zero T if there is
-// none. It holds under concurrency: increments by many requests at once are all
-// counted.
+// Update replaces the value by f(value), or by f of the zero T if there is none. It holds under
+// concurrency: if many requests increment a value at once, all increments are counted.
 //
-// For that f may run several times, also while the response is being committed.
-// It must use its argument only, never the session, the request or the response. An
-// absent map is nil, as anywhere in Go. A value that is no T is replaced, and logged.
+// For that, f may run several times, also while the response is being committed. It must use its
+// argument only, and not the session, the request or the response. An absent map is nil, as
+// everywhere in Go. A value that is not a T is replaced, and logged.
 //
-// Until the session is saved, Get shows what this request has counted; another may
-// be counted before it. If the response depends on the result, as the number of
-// a ticket or a coupon that is good once, call [Session.Save] first, then Get.
+// Until the session is saved, Get returns what this request has made of the value. Another request
+// may be saved before it. If the response depends on the result, such as the number of a ticket,
+// call [Session.Save] first, and then Get.
 func (k Key[T]) Update(s *Session, f func(T) T) {
 	c := change{Call: "Update", Key: string(k), Make: func(r *wire.Record) error {
 		v, _, _ := decodeJSON[T](r.Get(string(k)))
@@ -97,11 +95,11 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 	s.reject(c, fmt.Errorf("session: Update of key %q: the value changed %d times while the function ran; does the function change it?", string(k), maxUpdates))
 }
 
-// maxUpdates bounds the turns of an Update whose function changes its own key.
+// maxUpdates bounds the attempts of an Update whose function changes its own key.
 const maxUpdates = 10_000
 
-// Pop returns what Lookup returns and deletes the key: a flash message. It is no
-// lock; two requests at once may both get the value. A value that is no T stays.
+// Pop returns what Lookup returns, and deletes the key. It is made for flash messages. It is not a
+// lock: two requests at once may both get the value. A value that is not a T stays.
 func (k Key[T]) Pop(s *Session) (T, bool) {
 	for {
 		value := s.get(string(k))
@@ -141,7 +139,8 @@ func (k Key[T]) decode(s *Session, value []byte) (T, bool) {
 	return v, ok
 }
 
-// logMismatch leaves out the decoder's error, which may quote the value.
+// logMismatch logs that the stored value is not a T. It leaves out the decoder's error, which may
+// quote the value.
 func (k Key[T]) logMismatch(s *Session) {
 	typ := reflect.TypeFor[T]().String()
 	if !s.manager.lines.isNew(string(k), typ) {

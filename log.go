@@ -19,7 +19,7 @@ func (m *Manager) log(ctx context.Context, level slog.Level, text string, attrs 
 	logger.LogAttrs(ctx, level, text, attrs...)
 }
 
-// A logLine is what a request has to say.
+// A logLine is a line that a request has to log.
 type logLine struct {
 	level slog.Level
 	text  string
@@ -28,7 +28,7 @@ type logLine struct {
 	more  int // as many more like it
 }
 
-// A lineKind is what lines have in common of which one in a minute is enough.
+// A lineKind is what lines have in common if one of them in a minute is enough.
 type lineKind struct {
 	level   slog.Level
 	text    string
@@ -36,14 +36,14 @@ type lineKind struct {
 	pattern string
 }
 
-// clientErrors are those that a client can cause, told apart. Some of them are an
-// ErrUnavailable too.
+// clientErrors are the errors that a client can cause. Each makes a kind of line of its own. Some of
+// them are also an ErrUnavailable.
 var clientErrors = []error{
 	ErrTooLarge, ErrEncode, ErrRenewed, ErrHeaderSent, ErrClosed, ErrUnreadable, ErrFull, wire.ErrContended, wire.ErrNewerFormat,
 }
 
-// kindOf returns the kind of a line, and reports whether clients can cause it. The failure of
-// a store they cannot.
+// kindOf returns the kind of a line, and reports whether clients can cause it. They cannot cause a
+// store to fail.
 func kindOf(line logLine, pattern string) (kind lineKind, byClients bool) {
 	kind = lineKind{level: line.level, text: line.text, pattern: pattern}
 	for _, err := range clientErrors {
@@ -55,8 +55,8 @@ func kindOf(line logLine, pattern string) (kind lineKind, byClients bool) {
 	return kind, !errors.Is(line.err, ErrUnavailable)
 }
 
-// logLine writes a line of a request. Where clients can cause it, and there was one of its kind
-// within the last minute, it is counted instead.
+// logLine writes a line of a request. If clients can cause it, and there was one of its kind within
+// the last minute, the line is only counted.
 func (m *Manager) logLine(ctx context.Context, pattern string, line logLine) {
 	kind, byClients := kindOf(line, pattern)
 	if byClients && !m.lines.admit(kind, line.more, func(more int) { m.logMore(kind, more) }) {
@@ -69,7 +69,7 @@ func (m *Manager) logLine(ctx context.Context, pattern string, line logLine) {
 	m.log(ctx, line.level, line.text, appendPattern(append(attrs, line.attrs...), pattern)...)
 }
 
-// logMore writes a line for as many more like one before it.
+// logMore writes one line for the lines of a kind that were only counted.
 func (m *Manager) logMore(kind lineKind, more int) {
 	attrs := []slog.Attr{slog.Int("more", more)}
 	if kind.err != nil {
@@ -78,7 +78,7 @@ func (m *Manager) logMore(kind lineKind, more int) {
 	m.log(context.Background(), kind.level, kind.text, appendPattern(attrs, kind.pattern)...)
 }
 
-// appendPattern says which handler it was. Not by the path, which may hold secrets.
+// appendPattern adds the pattern of the handler. It does not add the path, which may hold secrets.
 func appendPattern(attrs []slog.Attr, pattern string) []slog.Attr {
 	if pattern == "" {
 		return attrs
@@ -86,7 +86,7 @@ func appendPattern(attrs []slog.Attr, pattern string) []slog.Attr {
 	return append(attrs, slog.String("pattern", pattern))
 }
 
-// logLines let one line of a kind through in a minute, and count the rest. The zero value is
+// LogLines let one line of each kind through in a minute, and count the rest. The zero value is
 // ready for use, by many goroutines at once.
 type logLines struct {
 	mu    sync.Mutex
@@ -105,9 +105,9 @@ const (
 	maxLineKinds = 1000 // a router may make a pattern of each path; the rest is of no pattern
 )
 
-// admit reports whether a line is the first of its kind within a minute. Those that it
-// leaves out, and the further ones that a line speaks for, are counted when the minute is over,
-// with tell, which begins the next.
+// admit reports whether a line is the first of its kind within a minute. Otherwise it counts the
+// line, and also the further ones that the line stands for. When the minute is over, it calls tell
+// with the count, which begins the next minute.
 func (l *logLines) admit(kind lineKind, further int, tell func(more int)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -136,7 +136,7 @@ func (l *logLines) admit(kind lineKind, further int, tell func(more int)) bool {
 	return isFirst
 }
 
-// isNew reports whether nothing was logged yet of the key with that type.
+// isNew reports whether nothing was logged yet about the key with that type.
 func (l *logLines) isNew(key, typ string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -151,7 +151,7 @@ func (l *logLines) isNew(key, typ string) bool {
 	return true
 }
 
-// count tells how many lines a minute has left out. That is the line of the next minute.
+// count tells how many lines a minute has left out. That is the one line of the next minute.
 func (l *logLines) count(minute *logMinute, tell func(more int)) {
 	l.mu.Lock()
 	more := minute.leftOut
@@ -160,7 +160,7 @@ func (l *logLines) count(minute *logMinute, tell func(more int)) {
 	tell(more)
 }
 
-// forget makes room.
+// forget makes room by dropping the kinds whose minute is over.
 func (l *logLines) forget(now time.Time) {
 	for kind, minute := range l.kinds {
 		if !now.Before(minute.ends) && minute.leftOut == 0 {

@@ -14,11 +14,11 @@ import (
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// A Manager gives the requests of one application their sessions. Several
-// managers, each with a cookie name of its own, can work on one request.
+// A Manager gives the requests of one application their sessions. Several managers can work on
+// one request if each has its own cookie name.
 //
-// It is safe for concurrent use, holds no connection, and needs no Close: the goroutines
-// that call the store end by themselves a second or two after the last call.
+// It is safe for concurrent use, holds no connection, and needs no Close: the goroutines that call
+// the store end by themselves, a second or two after the last call.
 type Manager struct {
 	options    Options // with defaults, without secrets
 	cookieName string
@@ -28,9 +28,8 @@ type Manager struct {
 	lines      logLines
 }
 
-// New returns a Manager. The error lists everything that is wrong with the
-// options. New does not call the store, and keeps no part of the options that the
-// caller can still change.
+// New returns a Manager. The error lists everything that is wrong with the options. New does not
+// call the store, and copies what the caller could still change in the options.
 func New(options Options) (*Manager, error) {
 	options = options.withDefaults()
 	if err := options.validate(); err != nil {
@@ -59,8 +58,8 @@ func New(options Options) (*Manager, error) {
 	return m, nil
 }
 
-// From returns the session of this manager in the request that ctx belongs to,
-// where managers are nested. Without one it panics.
+// From returns the session of this manager in the request that ctx belongs to, where handlers of
+// several managers are nested. Without one, From panics.
 func (m *Manager) From(ctx context.Context) *Session {
 	innermost, _ := FromContext(ctx)
 	s, ok := innermost.of(m)
@@ -70,7 +69,7 @@ func (m *Manager) From(ctx context.Context) *Session {
 	return s
 }
 
-// of returns the session of m among s and those of the managers around it.
+// of returns the session that belongs to m: s, or one of those around it.
 func (s *Session) of(m *Manager) (*Session, bool) {
 	for ; s != nil; s = s.outer {
 		if s.manager == m {
@@ -80,15 +79,16 @@ func (s *Session) of(m *Manager) (*Session, bool) {
 	return nil, false
 }
 
+// loadsAlways reports whether the options need the session of every request.
 func (m *Manager) loadsAlways() bool {
 	return m.options.Rolling || m.options.Resave || m.options.SaveUninitialized
 }
 
-// All goes through the sessions of the store, in no order, as express-session's
-// store.all does. They can be read, and not changed. The sequence ends with an
-// error if the store fails or has a record of a newer version; the error is [errors.ErrUnsupported] if the store
-// is no [KeyLister]. Sessions that end meanwhile, and unreadable records, are
-// left out. Every session costs a call of the store: this is for administration.
+// All goes through the sessions of the store, in no order, as express-session's store.all does.
+// They can be read, and not changed. Sessions that end meanwhile and unreadable records are left
+// out. If the store fails, or has a record of a newer version, the sequence ends with an error. The
+// error is [errors.ErrUnsupported] if the store is not a [KeyLister]. Every session costs a call of
+// the store, so All is for administration.
 func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 	return func(yield func(*Session, error) bool) {
 		lister, ok := m.options.Store.(KeyLister)
@@ -97,7 +97,7 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 			return
 		}
 		seen := make(map[string]bool) // a renewed session may be found under several keys
-		// One that was moved before is listed under the key where it is now.
+		// A session that moved to another key earlier is listed under that key.
 		since := time.Now().Add(-wire.Overlap)
 		for key, err := range lister.Keys(ctx) {
 			if err != nil {
@@ -125,10 +125,10 @@ func (m *Manager) All(ctx context.Context) iter.Seq2[*Session, error] {
 	}
 }
 
-// Load returns a session by its [Session.ID], from outside of its requests, as
-// express-session's store.get does. It can be read, and not changed, and reading it does
-// not count as use. The error is [ErrNotFound] if there is no such session,
-// [ErrUnreadable] if what is there is none, and otherwise an [ErrUnavailable].
+// Load returns a session by its [Session.ID], outside of a request of its own, as express-session's
+// store.get does. It can be read, and not changed. Reading it does not count as use. The error is
+// [ErrNotFound] if there is no such session, [ErrUnreadable] if the record under that key is not a
+// session, and otherwise an [ErrUnavailable].
 func (m *Manager) Load(ctx context.Context, id string) (*Session, error) {
 	if !m.codec.IsHandle(id) {
 		return nil, ErrNotFound
@@ -136,7 +136,7 @@ func (m *Manager) Load(ctx context.Context, id string) (*Session, error) {
 	return m.loadSince(ctx, id, time.Time{})
 }
 
-// loadSince returns the session that has the id, or had it before a renewal since that time.
+// loadSince returns the session that has the id, or that had it before a renewal after that time.
 func (m *Manager) loadSince(ctx context.Context, id string, since time.Time) (*Session, error) {
 	bounded, cancel := m.records.Bound(ctx)
 	defer cancel()
@@ -151,10 +151,10 @@ func (m *Manager) loadSince(ctx context.Context, id string, since time.Time) (*S
 	return s, nil
 }
 
-// Len counts the sessions of the store, as express-session's store.length does: the keys
-// that are those of sessions. Some may have ended within the last minute, and with package
-// expressjs a session counts once more for each renewal. The error is
-// [errors.ErrUnsupported] if the store is no [KeyLister], and an [ErrUnavailable] if it fails.
+// Len counts the sessions of the store, as express-session's store.length does. It counts the keys
+// that belong to sessions, so a session counts for up to a minute after it has ended. With package
+// expressjs, a session counts once more for each renewal. The error is [errors.ErrUnsupported] if
+// the store is not a [KeyLister], and an [ErrUnavailable] if it fails.
 func (m *Manager) Len(ctx context.Context) (int, error) {
 	lister, ok := m.options.Store.(KeyLister)
 	if !ok {
@@ -172,10 +172,10 @@ func (m *Manager) Len(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// Destroy ends a session by its [Session.ID], from outside of its requests, as
-// express-session's store.destroy does: an administrator's, or another of the same
-// user. A request of that session that runs meanwhile saves nothing more. It is no
-// error if there is no such session; the error is an [ErrUnavailable].
+// Destroy ends a session by its [Session.ID], outside of a request of its own, as express-session's
+// store.destroy does. Use it to end a session on another device, or as an administrator. A request
+// of that session that runs meanwhile saves nothing more. If there is no such session, that is not
+// an error. The error is an [ErrUnavailable].
 func (m *Manager) Destroy(ctx context.Context, id string) error {
 	if !m.codec.IsHandle(id) { // it may be another program's key, or another manager's
 		return nil
@@ -185,9 +185,9 @@ func (m *Manager) Destroy(ctx context.Context, id string) error {
 	return m.records.Remove(ctx, id)
 }
 
-// Clear ends all sessions of the store, as express-session's store.clear does. With a
-// [RedisStore] that is every key that begins with its prefix, also another program's.
-// The error is [errors.ErrUnsupported] if the store is no [Clearer].
+// Clear ends all sessions of the store, as express-session's store.clear does. With a [RedisStore]
+// it deletes every key that begins with the prefix, also one that another program wrote. The error
+// is [errors.ErrUnsupported] if the store is not a [Clearer].
 func (m *Manager) Clear(ctx context.Context) error {
 	clearer, ok := m.options.Store.(Clearer)
 	if !ok {
@@ -196,11 +196,12 @@ func (m *Manager) Clear(ctx context.Context) error {
 	return clearer.Clear(ctx)
 }
 
+// unsupported is the error of a method that needs an optional capability of the store.
 func unsupported(store Store, what string) error {
 	return fmt.Errorf("session: a %T cannot %s: %w", store, what, errors.ErrUnsupported)
 }
 
-// Format implements [fmt.Formatter]: no verb prints the key that signs.
+// Format implements [fmt.Formatter]. No verb prints the secrets that sign.
 func (m *Manager) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "session.Manager(%q)", m.cookieName)
 }

@@ -12,20 +12,19 @@ import (
 	"net/http"
 )
 
-// Handler returns next with sessions: it gets a [Session] into the context of each
-// request, and saves it before the response leaves. Wrapping a handler twice
-// with the same manager changes nothing.
+// Handler returns next with sessions. It puts a [Session] into the context of each request, and
+// saves it before the response leaves. Wrapping a handler twice with the same manager changes
+// nothing.
 //
-// The ResponseWriter that next gets supports http.NewResponseController, and is
-// an io.ReaderFrom, an io.StringWriter, an http.Flusher and an http.Hijacker. It
-// saves the session before it flushes or hijacks. What a handler that hijacks
-// wants the client to get of w.Header(), the Set-Cookie included, it must write
-// itself. A handler that writes to another ResponseWriter, which it got around this one,
-// loses the cookie, and the error where the session cannot be saved.
+// The ResponseWriter that next gets supports http.NewResponseController, and is an
+// io.ReaderFrom, an io.StringWriter, an http.Flusher and an http.Hijacker. It saves the session
+// before it flushes or hijacks. A handler that hijacks the connection writes the header itself,
+// and must not forget the Set-Cookie in w.Header(). A handler that bypasses this ResponseWriter,
+// and writes to the one around it, loses the cookie, and the error if the session cannot be saved.
 //
-// Middleware that may answer in the place of next, as [http.TimeoutHandler], belongs
-// inside: outside, the response that it drops takes the cookie of a new or renewed
-// session with it, and the session is saved all the same.
+// Middleware that may answer in place of next, such as [http.TimeoutHandler], belongs inside. If
+// it is outside and drops a response, it drops the cookie of a new or renewed session too, and the
+// session is saved all the same.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		outer, _ := FromContext(r.Context())
@@ -61,7 +60,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// mustNotShareName panics if a manager around m has its cookie name.
+// mustNotShareName panics if a manager around m has the same cookie name.
 func (m *Manager) mustNotShareName(outer *Session) {
 	for s := outer; s != nil; s = s.outer {
 		if s.manager.cookieName == m.cookieName && s.isOpen() {
@@ -93,14 +92,15 @@ func isSafe(method string) bool {
 	return false
 }
 
-// A responseWriter commits the session before the first byte leaves by any road. It leaves
-// deadlines and full duplex to the one around it, by Unwrap: they send nothing.
+// A responseWriter commits the session before the first byte of the response leaves, whichever
+// method sends it. Methods that send nothing, such as those for deadlines, are left to the
+// ResponseWriter around it, by Unwrap.
 type responseWriter struct {
 	http.ResponseWriter
 	session *Session
-	before  http.Header // what other middleware had set
+	before  http.Header // what other middleware had set when the handler began
 	fate    fate
-	err     error       // of a response that is replaced or cut
+	err     error       // why the response is replaced or cut
 	answer  http.Header // of the response that replaces the handler's
 }
 
@@ -110,8 +110,8 @@ type fate uint8
 const (
 	undecided  fate = iota // the session is not committed
 	passes                 // the session is saved, and what the handler writes is sent
-	apologizes             // the session could not be saved, and the handler says so itself
-	replaced               // the session could not be saved, and the client has got our answer
+	apologizes             // the session could not be saved, and the handler itself answers with an error
+	replaced               // the session could not be saved, and we have answered with an error
 	hijacked               // the handler has the connection
 	cut                    // the response must not look whole
 )
@@ -119,8 +119,7 @@ const (
 // Unwrap is for http.ResponseController.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Header returns the header of the response, or after a failed save one that goes
-// nowhere.
+// Header returns the header of the response. After a failed save it returns one that is not sent.
 func (w *responseWriter) Header() http.Header {
 	if w.err != nil {
 		return make(http.Header)
@@ -128,10 +127,11 @@ func (w *responseWriter) Header() http.Header {
 	return w.ResponseWriter.Header()
 }
 
-// Format implements [fmt.Formatter]: no verb prints the session or the request.
+// Format implements [fmt.Formatter]. No verb prints the session or the request.
 func (w *responseWriter) Format(f fmt.State, _ rune) { fmt.Fprint(f, "session.responseWriter") }
 
-// WriteHeader passes 1xx on; they are not the response yet, except for 101.
+// WriteHeader commits the session, but not for an informational status: that is sent before the
+// response. 101 is the response.
 func (w *responseWriter) WriteHeader(status int) {
 	informational := status < 200 && status != http.StatusSwitchingProtocols
 	if informational && w.err == nil || w.commit(status) == nil {
@@ -190,8 +190,8 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
-// commit saves the session, once, and answers with an error if that fails,
-// unless the handler is about to do so itself.
+// commit saves the session, once. If that fails it answers with an error, unless the handler is
+// about to answer with one itself.
 func (w *responseWriter) commit(status int) error {
 	if w.fate != undecided {
 		if w.fate == passes && w.session.lookedLate.Load() {
@@ -214,8 +214,8 @@ func (w *responseWriter) commit(status int) error {
 	return nil
 }
 
-// vary is called where the handler writes on after a first look that came too late for
-// Vary: Cookie. It cuts off a response that a shared cache would give to others.
+// vary is called when the handler writes on after a first look that came too late for Vary:
+// Cookie. It logs that, and cuts off a response that a shared cache may give to others.
 func (w *responseWriter) vary() {
 	w.session.lookedLate.Store(false)
 	header := w.Header()
@@ -237,8 +237,8 @@ func (w *responseWriter) cutOff(err error) {
 	}
 }
 
-// finish commits if the handler wrote nothing, and saves what it changed after
-// its first byte. If that fails, the client must not take the response for whole.
+// finish commits if the handler has written nothing, and saves what has changed after the first
+// byte. If that fails, the response is cut off, so that the client does not take it for whole.
 func (w *responseWriter) finish() {
 	switch {
 	case w.fate != undecided:
@@ -260,36 +260,37 @@ func (w *responseWriter) finish() {
 	}
 }
 
-// end ends the request, also after a panic, which drops what was not saved yet.
+// end is deferred by Handler. It ends the session's request, also after a panic; what was not
+// saved by then is dropped.
 func (w *responseWriter) end(returned *bool) {
 	s := w.session
 	s.close()
 	switch {
 	case w.fate == undecided && !*returned:
-		s.header(w.Header()) // of what was saved: somebody outside may recover, and answer
+		s.header(w.Header()) // somebody outside may recover, and answer: what was saved has its cookie
 	case w.fate == replaced:
 		w.restoreAnswer()
-		// Our answer is whole. A handler that aborts its own response aborts nothing.
+		// A handler may panic with ErrAbortHandler to abort its response. Ours is whole.
 		if p := recover(); p != nil && p != http.ErrAbortHandler {
 			panic(p)
 		}
 	}
-	if s.request.MultipartForm == nil { // the server removes the files of the request that it knows
+	if s.request.MultipartForm == nil { // the server removes the files of this request, and not of inner
 		s.request.MultipartForm = s.inner.MultipartForm
 	}
 }
 
-// restoreAnswer drops what the handler has written since into a header map that it kept.
-// Somebody outside may send that later: a buffer, an [http.TimeoutHandler], or the server as
-// trailers.
+// restoreAnswer drops what the handler has written into a header map that it kept after we
+// answered. Somebody outside may send that map later: a buffer, an [http.TimeoutHandler], or the
+// server as trailers.
 func (w *responseWriter) restoreAnswer() {
 	header := w.ResponseWriter.Header()
 	clear(header)
 	maps.Copy(header, w.answer)
 }
 
-// isWritten reports whether the header has left through w, if that is known. The writers of
-// gin and negroni know it.
+// isWritten reports whether the header has left through w. Only some writers can tell, such as
+// those of gin and negroni.
 func isWritten(w http.ResponseWriter) bool {
 	for {
 		switch known := w.(type) {
@@ -303,7 +304,7 @@ func isWritten(w http.ResponseWriter) bool {
 	}
 }
 
-// fail drops what the handler answered, and answers with the error.
+// fail drops the handler's response, and answers with the error.
 func (w *responseWriter) fail(err error) {
 	w.fate, w.err = replaced, err
 	w.log("session: request failed", err)
@@ -335,7 +336,8 @@ func (w *responseWriter) say(level slog.Level, text string, err error) {
 	s.say(level, text, err, slog.String("method", s.inner.Method))
 }
 
-// An errorWriter sends status if the ErrorHandler sends none.
+// An errorWriter is what the ErrorHandler writes to. It sends status if the ErrorHandler sends
+// none.
 type errorWriter struct {
 	http.ResponseWriter
 	status int

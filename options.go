@@ -31,105 +31,107 @@ type Options struct {
 
 	// Store keeps the sessions. Nil means a new [MemoryStore]: the sessions live
 	// in this process and end with it. If the store is a [Validator], New asks it
-	// whether it is configured well.
+	// whether its configuration is right.
 	Store Store
 
-	// Secrets sign the cookie: the first signs, all verify. To rotate, put a new
-	// one first and remove the old one when its sessions have ended: a cookie
-	// signed by an older secret is signed anew the next time that it is sent, at
-	// the latest when the session's deadline next moves.
+	// Secrets sign the cookie: the first signs, and all verify. To rotate them, put a new
+	// one first, and remove the old one when its sessions have ended. A cookie with an
+	// old signature is signed anew the next time it is sent, at the latest when the
+	// session's deadline next moves.
 	//
 	// A secret has 32 bytes or more, from a random source: openssl rand -base64 32.
-	// No secrets are allowed with a MemoryStore only: a random one then lives as
-	// long as the sessions do.
+	// Only a MemoryStore needs none: a random secret then lives as long as the
+	// sessions do.
 	Secrets []string `json:"-"`
 
 	// WireFormat is how cookies and records are written. Nil means this library's own
-	// way, which keeps no secret of a cookie in the store. Package expressjs has
-	// the way of an Express app.
+	// format, whose records do not hold the secrets of cookies. Package expressjs has
+	// the format of an Express app.
 	WireFormat WireFormat
 
 	// Resave saves a session at the end of every request, changed or not
 	// (express-session's resave). The session is loaded for every request.
 	Resave bool
 
-	// SaveUninitialized saves new sessions that nothing was put in
-	// (express-session's saveUninitialized): every visitor without a cookie gets
+	// SaveUninitialized saves new sessions even if no value was set
+	// (express-session's saveUninitialized). Every visitor without a cookie then gets
 	// one, and a record. The session is loaded for every request.
 	SaveUninitialized bool
 
 	// Rolling makes every request count as use, and lets the browser's cookie live
-	// as long as the session: it is sent again whenever the deadline moves, which is
-	// once per twentieth of the lifetime (express-session's rolling: with every
-	// response). The session is loaded for every request.
+	// as long as the session. The cookie is sent again whenever the deadline moves, which
+	// is once in a twentieth of the lifetime (express-session's rolling sends it with
+	// every response). The session is loaded for every request.
 	Rolling bool
 
-	// DisableTouch makes reading a session no use of it: its deadline moves only when
-	// it is saved, also with Rolling (connect-redis's disableTouch).
+	// DisableTouch means that a request which only reads its session does not use it. The
+	// deadline then moves only when the session is saved, also with Rolling
+	// (connect-redis's disableTouch).
 	DisableTouch bool
 
 	// Cookie configures the cookie.
 	Cookie Cookie
 
-	// IdleTimeout is how long a session lives unused, in whole seconds. Zero means
-	// Cookie.MaxAge, or DefaultIdleTimeout if that is zero too. If both are set,
-	// the smaller counts. A shorter one holds for all sessions as soon as it is
-	// deployed, a longer one for all that are used from then on. With package expressjs
+	// IdleTimeout is for how long a session lives without being used, in whole seconds. Zero
+	// means Cookie.MaxAge, or DefaultIdleTimeout if that is zero too. If both are set,
+	// the smaller counts. A shorter IdleTimeout holds for all sessions as soon as it is
+	// deployed, and a longer one for all that are used from then on. With package expressjs
 	// it is the time for which Redis is told to keep a session without a MaxAge.
 	IdleTimeout time.Duration
 
 	// AbsoluteTimeout ends a session this long after it began, however busy it is,
-	// in whole seconds. Zero means DefaultAbsoluteTimeout, negative means never.
-	// Regenerate begins a session, Renew does not.
+	// in whole seconds. Zero means DefaultAbsoluteTimeout, and negative means never.
+	// Regenerate begins a session; Renew does not.
 	AbsoluteTimeout time.Duration
 
-	// StoreTimeout bounds what a request waits for the store: each load, and
-	// everything that a save needs with its retries and the wait for other saves of
-	// the same session, whatever the store's own settings. Zero means
-	// DefaultStoreTimeout. A call that is still running then is abandoned. A request waits
-	// three times at most for a store that does not answer, whatever its handler calls: for a
-	// load or a save, for the end of a session, and for what an earlier Save has left to do.
+	// StoreTimeout bounds the wait for the store, whatever the store's own settings. It
+	// bounds each load, and each save with its retries and its wait for other saves of the
+	// same session. A call that is still running then is abandoned. Zero means
+	// DefaultStoreTimeout.
+	//
+	// If the store does not answer, a request waits three times at most, whatever its
+	// handler calls: for a load or a save, for the end of a session, and for what an earlier
+	// Save has left to do.
 	StoreTimeout time.Duration
 
 	// MaxBytes is the size of the largest record to write. Zero means
-	// DefaultMaxBytes. A larger session is an [ErrTooLarge], unless it was
-	// even larger before.
+	// DefaultMaxBytes. To save a larger session is an [ErrTooLarge], unless its values
+	// have not grown.
 	MaxBytes int
 
-	// ErrorHandler answers a request whose session could not be loaded or saved.
-	// What the handler wrote is dropped before. If ErrorHandler sends no status
-	// itself, 503 is sent where the error is an [ErrUnavailable] or [ErrRenewed], and
-	// 500 otherwise.
-	// Nil means the plain text of that status. The error names no id, but may name
-	// servers: it is for the log, not for the client.
+	// ErrorHandler answers a request whose session could not be loaded or saved. What the
+	// handler wrote is dropped first. If ErrorHandler sends no status, 503 is sent
+	// for an [ErrUnavailable] or [ErrRenewed], and 500 for any other error. Nil sends the
+	// plain text of that status. The error holds no id, but it may name servers: it is for the
+	// log, and not for the client.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
-	// Logger gets a line for everything that goes wrong. Nil means slog.Default(). Of lines
-	// that clients can cause, one of a kind is written in a minute, and then one whose
-	// attribute "more" is the number of those left out.
-	// No line holds a cookie or a secret; a "session" attribute is [Session.ID], or
-	// with package expressjs, where that is half a secret, a digest of it.
+	// Logger gets a line for everything that goes wrong. Nil means slog.Default(). Of the
+	// lines that clients can cause, one of a kind is written in a minute, and then one whose
+	// attribute "more" is the number of lines left out. No line holds a cookie or a secret. The
+	// attribute "session" is [Session.ID]. With package expressjs, where the id is half of a
+	// secret, it is a digest of the id.
 	Logger *slog.Logger
 }
 
-// A WireFormat is how sessions are written: ids into cookies, and records into the
-// store. Nil in [Options] means this library's own. Package expressjs has the other
-// one there is, that of express-session and connect-redis; programs cannot add any.
+// A WireFormat is how sessions are written: ids into cookies, and records into the store. Nil in
+// [Options] means this library's own. The only other one, that of express-session and
+// connect-redis, is in package expressjs; programs cannot add any.
 type WireFormat interface{ wire.Format }
 
-// Format implements [fmt.Formatter], so that the secrets are not printed. Package fmt
-// prints them without asking it where Options are an unexported field of a struct, and for
-// the verbs %w and %p, which fit no Options; go vet finds those.
+// Format implements [fmt.Formatter], so that the secrets are not printed. Package fmt does not call
+// it for Options in an unexported field of a struct, nor for the verbs %w and %p, which do not fit;
+// go vet finds those.
 func (o Options) Format(f fmt.State, _ rune) {
 	type options Options // without this method
 	shown := options(o)
 	shown.Secrets = slices.Repeat([]string{"[redacted]"}, len(o.Secrets))
-	// Not by the verb: one that fits no pointer prints what is behind it, such as
-	// the sessions in a store of the app's own.
+	// The verb is always %v. One that does not fit a pointer would print what it points to,
+	// such as the sessions in a store of the app's own.
 	fmt.Fprintf(f, fmt.FormatString(f, 'v'), shown)
 }
 
-// LogValue implements [slog.LogValuer], so that no handler logs the secrets.
+// LogValue implements [slog.LogValuer], so that the secrets are not logged.
 func (o Options) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%+v", o)) }
 
 // withDefaults returns the options with every zero duration and size filled in.
@@ -147,6 +149,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// absoluteTimeout returns AbsoluteTimeout as a time that can be compared.
 func (o *Options) absoluteTimeout() time.Duration {
 	if o.AbsoluteTimeout < 0 {
 		return records.Forever
@@ -154,7 +157,7 @@ func (o *Options) absoluteTimeout() time.Duration {
 	return o.AbsoluteTimeout
 }
 
-// lifetimes compiles the options, which are valid.
+// lifetimes compiles the options, which are valid, into what a request needs.
 func (o *Options) lifetimes() records.Lifetimes {
 	l := records.Lifetimes{Absolute: o.absoluteTimeout()}
 	l.UntilClosed = cmp.Or(o.IdleTimeout, min(DefaultIdleTimeout, l.Absolute))
@@ -237,7 +240,7 @@ func (o *Options) validateSecrets() (errs []error) {
 	return errs
 }
 
-// weakSecrets returns an error for each secret that may be guessed.
+// weakSecrets returns an error for each secret that could be guessed.
 func (o *Options) weakSecrets() (errs []error) {
 	for i, secret := range o.Secrets {
 		weak := func(format string, args ...any) {
@@ -257,7 +260,7 @@ func (o *Options) weakSecrets() (errs []error) {
 	return errs
 }
 
-// keys returns the secrets as bytes, or a random one if there are none.
+// keys returns the secrets as bytes. If there are none, it makes a random one.
 func (o *Options) keys() [][]byte {
 	if len(o.Secrets) == 0 {
 		key := make([]byte, minSecretSize)

@@ -13,7 +13,7 @@ import (
 // A Store keeps encoded sessions by key. [MemoryStore] and [RedisStore] are
 // stores; package storetest in this module checks any other.
 //
-// What an implementation has to keep, and a [Manager] builds its promises on:
+// A [Manager] builds its promises on these rules, which an implementation has to keep:
 //
 //   - Only Create brings a record into being. CompareAndSwap never does,
 //     so a session that has ended stays ended.
@@ -55,7 +55,7 @@ type KeyLister interface {
 	Store
 
 	// Keys goes through the keys of all live records, in no order. A record that
-	// is created or deleted meanwhile may be among them or not; no key comes
+	// is created or deleted meanwhile may be among them or not. No key comes
 	// twice. An error is the last pair that the sequence yields.
 	Keys(ctx context.Context) iter.Seq2[string, error]
 }
@@ -69,27 +69,27 @@ type Clearer interface {
 	Clear(ctx context.Context) error
 }
 
-// A Validator is a [Store] that knows what is wrong with its own configuration. [New]
-// asks it, and fails with what it says.
+// A Validator is a [Store] that can check its own configuration. [New] asks it, and fails with
+// its error.
 type Validator interface {
 	Store
 
-	// Validate returns nil if the store is configured for use, and otherwise an error
-	// that names the remedy. It asks no server.
+	// Validate returns nil if the store can be used, and otherwise an error
+	// that names the remedy. It does not ask a server.
 	Validate() error
 }
 
 var (
-	// ErrNotFound is returned by [Store.Load] where no live record has the key,
-	// and by [Session.Save] and [Session.Reload] when the session has ended.
+	// ErrNotFound is returned by [Store.Load] if no live record has the key,
+	// and by [Session.Save] and [Session.Reload] if the session has ended.
 	ErrNotFound = wire.ErrNotFound
 
 	// ErrConflict is returned by [Store.Create] for a key in use, and by
 	// [Store.CompareAndSwap] for a record that is no longer the expected one.
 	ErrConflict = wire.ErrConflict
 
-	// ErrUnreadable is returned by [Store.Load] for something under the key
-	// that is not a record, as a Redis key of another type. The session is then
+	// ErrUnreadable is returned by [Store.Load] if something is under the key
+	// that is not a record, such as a Redis key of another type. The session is then
 	// anonymous, and what is there is left alone.
 	ErrUnreadable = wire.ErrUnreadable
 
@@ -102,11 +102,11 @@ var (
 	// the request fails: what it would be told may be lost.
 	ErrNotReplicated = wire.ErrNotReplicated
 
-	// errTTL is what both stores say to a ttl that is not positive.
+	// errTTL is the error of both stores for a ttl that is not positive.
 	errTTL = errors.New("session: ttl is not positive")
 )
 
-// wholeMilliseconds rounds a positive ttl up to the resolution that both stores have.
+// wholeMilliseconds rounds a positive ttl up to the resolution of both stores.
 func wholeMilliseconds(ttl time.Duration) time.Duration {
 	if rest := ttl % time.Millisecond; rest > 0 && ttl <= math.MaxInt64-time.Millisecond {
 		ttl += time.Millisecond - rest

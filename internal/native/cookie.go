@@ -76,7 +76,7 @@ func (c *cookies) IsHandle(key string) bool {
 	return err == nil && len(b) == handleSize
 }
 
-// LogHandle implements [wire.Cookies]. A handle is no secret.
+// LogHandle implements [wire.Cookies]. A handle is not secret.
 func (c *cookies) LogHandle(handle string) string { return handle }
 
 // Verify implements [wire.Cookies].

@@ -48,8 +48,8 @@ func (k *Keeper) Bound(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeout(context.WithoutCancel(ctx), k.Timeout)
 }
 
-// nextSave returns the number of the next save of this Keeper. Who saves a session that is
-// in the store has its turn.
+// nextSave returns the number of the next save of this Keeper. A save of a session that is in
+// the store is made by the goroutine that has the turn.
 func (k *Keeper) nextSave() wire.Save {
 	return wire.Save{Writer: k.writer, Number: k.saves.Add(1)}
 }
@@ -73,7 +73,7 @@ func (k *Keeper) put(now time.Time, at string, next wire.Record, old *wire.Recor
 	return wire.Stored{At: at, Data: data, Record: next}, nil
 }
 
-// Remove deletes the record that the handle leads to. It is no error if there is none.
+// Remove deletes the record that the handle leads to, if there is one.
 func (k *Keeper) Remove(ctx context.Context, handle string) error {
 	err := k.Codec.Delete(ctx, k.Store, handle)
 	if err != nil && !errors.Is(err, wire.ErrNotFound) {
@@ -82,8 +82,8 @@ func (k *Keeper) Remove(ctx context.Context, handle string) error {
 	return nil
 }
 
-// TakeBack removes a record whose cookie nobody got. If there is no time left for that, the
-// request does not wait for it.
+// TakeBack removes a record whose cookie was not sent. If no time is left for that, it happens
+// after the request.
 func (k *Keeper) TakeBack(ctx context.Context, handle string) {
 	if k.Remove(ctx, handle) == nil {
 		return

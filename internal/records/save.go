@@ -97,7 +97,7 @@ func (k *Keeper) Replace(ctx context.Context, r Replacement) (wire.Stored, error
 		if err == nil {
 			renews, err = k.rebase(&r, now)
 		}
-		if errors.Is(err, wire.ErrUnreadable) { // it is no session any more
+		if errors.Is(err, wire.ErrUnreadable) { // what was a session is none now
 			return wire.ErrNotFound
 		}
 		return err

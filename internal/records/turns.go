@@ -24,7 +24,7 @@ type turns struct {
 // take waits for the turn to save the session with that name. Turns are given in the order
 // of the calls. It reports whether it had to wait: then others have saved the session
 // meanwhile. The error is an ErrUnavailable if the wait is longer than most, or than ctx
-// lasts. Who gets no error calls give.
+// lasts. Without an error, the caller has to call give.
 func (t *turns) take(ctx context.Context, name string, most time.Duration) (waited bool, err error) {
 	t.mu.Lock()
 	queue, taken := t.queues[name]

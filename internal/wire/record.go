@@ -12,29 +12,29 @@ type Record struct {
 	Created int64  // the absolute timeout counts from here
 	Used    int64  // the last use that was written; the idle timeout counts from here
 	Kept    int64  // until when the store was told to keep the session
-	MaxAge  MaxAge // of this session alone
+	MaxAge  MaxAge // a lifetime of the session's own
 
-	// Secret is the digest of the secret that the session's cookie has, and Replaced are
-	// those of secrets that it had before.
+	// Secret is the digest of the secret in the session's cookie. Replaced are the digests
+	// of secrets that it had before.
 	Secret   Digest
 	Replaced ReplacedSecrets
 
-	// Resets counts the times at which all secrets but a new one lost their worth at once.
-	// A request that has loaded the session before such a time saves nothing after it.
+	// Resets counts the renewals without grace, each of which made all secrets but the new
+	// one worthless. A request that has loaded the session before one saves nothing after it.
 	Resets uint64
 
-	// Saves are the last saves of the writers that saved last. See [Record.Stamp].
+	// Saves are the last saves of the last writers. See [Record.Stamp].
 	Saves Saves
 
 	// Extra are fields that a later version of this library has written, as they stand in
-	// the record. They are kept, and not understood.
+	// the record. This version keeps them.
 	Extra []byte
 
-	// Origin names the session where its key in the store changes with a renewal. Empty
-	// means that the key does not change.
+	// Origin is the session's first key in the store, if a renewal changes the key. It is
+	// empty if a renewal does not.
 	Origin string
 
-	// Foreign is what the format has to keep beside the values. It does not change.
+	// Foreign is what the format keeps beside the values. What it points to does not change.
 	Foreign any
 
 	packed  []byte // nil if the values are listed
@@ -118,7 +118,7 @@ func (r *Record) SetPacked(packed []byte, packing Packing) { r.packed, r.packing
 // listed or changed.
 func (r *Record) Packed() []byte { return r.packed }
 
-// few is for how many bytes of values a list of them does not pay.
+// few is up to how many bytes packed values are searched one after the other, and not listed.
 const few = 4 << 10
 
 func (r *Record) find(key string) (int, bool) {
@@ -144,7 +144,7 @@ func (r *Record) Get(key string) []byte {
 	return nil
 }
 
-// Set puts JSON under key, and removes the key if json is nil.
+// Set stores JSON under key. If json is nil, it removes the key.
 func (r *Record) Set(key string, json []byte) {
 	i, ok := r.find(key)
 	if r.shared {
@@ -174,7 +174,7 @@ func (r *Record) Size() (n int) {
 	return n
 }
 
-// Largest returns the key of the largest value, and the size of that.
+// Largest returns the key whose value is the largest, and the size of that value.
 func (r *Record) Largest() (key string, size int) {
 	for _, v := range r.Values() {
 		if key == "" || len(v.JSON) > size {
@@ -184,7 +184,7 @@ func (r *Record) Largest() (key string, size int) {
 	return key, size
 }
 
-// SameData reports whether r and o hold the same values and lifetime, to the byte.
+// SameData reports whether r and o have the same values and lifetime, byte for byte.
 func (r *Record) SameData(o *Record) bool {
 	switch {
 	case r.MaxAge != o.MaxAge:

@@ -20,7 +20,7 @@ type Format interface {
 	NewCodec(Settings) Codec
 }
 
-// Settings are what a Codec has to know of its Manager.
+// Settings are what a Codec needs to know of its Manager.
 type Settings struct {
 	Secrets  [][]byte      // the first signs, all verify
 	Cookie   http.Cookie   // the name, and all attributes that do not depend on the session
@@ -28,102 +28,96 @@ type Settings struct {
 	MaxAge   time.Duration // of the cookie of a session that has no other; 0 until the browser closes
 }
 
-// A Codec is safe for concurrent use.
+// A Codec writes and reads the sessions of one Manager. It is safe for concurrent use.
 type Codec interface {
 	Cookies
 	Records
 	Places
 }
 
-// An ID is what a cookie carries: the handle, which is the store's key of a session
-// that was never renewed, and the secret, which opens the record. A format may use
-// one text for both.
+// An ID is what a cookie carries. The handle is the store's key of a session that was never
+// renewed. The secret opens the record. A format may use one text for both.
 type ID struct {
 	Handle, Secret string
 }
 
 // Cookies writes and reads cookies.
 type Cookies interface {
-	// NewID returns an id that nobody else has.
+	// NewID returns a random id that was never used.
 	NewID() ID
 
-	// Verify returns the id in a cookie's value if it carries a good signature, and
-	// reports whether that is by an older secret than the one that signs now. The value
-	// has only bytes that net/http takes in a cookie. Quoted says that it stood between
-	// double quotes.
+	// Verify returns the id in a cookie's value, and reports whether its signature is good. Old
+	// says that the signature is by one of the Secrets that is not the first. The value has only
+	// bytes that net/http accepts in a cookie. Quoted says that it stood between double quotes.
 	Verify(value string, quoted bool) (id ID, old, ok bool)
 
-	// SetCookie returns the Set-Cookie line for the id of a session, and reports
-	// whether it has the Secure attribute. The browser is to keep the cookie for
-	// maxAge, which is 0 for until it closes. The value, unless it is empty, is what
-	// Verify has taken for the id, signed by the newest secret: it may be sent again.
+	// SetCookie returns the Set-Cookie line for the id of a session, and reports whether it has
+	// the Secure attribute. The browser is to keep the cookie for maxAge; 0 is until it closes.
+	// If value is not empty, it is a cookie value that holds the id with the newest signature,
+	// and may be sent again.
 	SetCookie(id ID, value string, r *Record, maxAge time.Duration) (line string, secure bool)
 
-	// DeleteCookie returns the Set-Cookie line that makes a browser forget the cookie
-	// of a session. Its record is nil where nobody has loaded it.
+	// DeleteCookie returns the Set-Cookie line that makes a browser delete the cookie of a
+	// session. The record is nil if nobody has loaded it.
 	DeleteCookie(r *Record) string
 
-	// IsHandle reports whether a store's key may be that of a session.
+	// IsHandle reports whether a key of the store can be that of a session.
 	IsHandle(key string) bool
 
-	// LogHandle returns the name of a session for a log line.
+	// LogHandle returns what a log line calls the session.
 	LogHandle(handle string) string
 }
 
 // Records writes and reads records.
 type Records interface {
-	// Begin makes an empty record that of a session that begins.
+	// Begin gives an empty record what a session has when it begins.
 	Begin(r *Record, now time.Time)
 
-	// CheckKey returns an error that says why a value cannot have this name, or nil.
+	// CheckKey returns an error if no value can have this key.
 	CheckKey(key string) error
 
-	// Encode returns a record's bytes.
+	// Encode returns the bytes of a record.
 	Encode(*Record) []byte
 
-	// Decode reads what Encode or another program has written, and was found under
-	// the key at. The record's values may be parts of data, which must not change
-	// any more. The error is ErrNotFound, ErrUnreadable, or says
-	// that the record is of a newer version.
+	// Decode reads the bytes of a record that was found under the key at. Encode or another
+	// program has written them. The values may share memory with data, which must not change
+	// any more. The error is ErrNotFound, ErrUnreadable or ErrNewerFormat.
 	Decode(at string, data []byte) (Record, error)
 
-	// Lifetime returns how long a session lives unused, of which the manager's
-	// options and the record say otherwise.
+	// Lifetime returns for how long a session lives without being used. The Manager's options
+	// and the record say otherwise, and a format may know better.
 	Lifetime(r *Record, otherwise time.Duration) time.Duration
 
-	// IsOver reports whether a session that is in the store has ended if its record says
-	// that it ends at the deadline, in Unix milliseconds.
+	// IsOver reports whether a session has ended whose deadline, in Unix milliseconds, is this,
+	// although its record is still in the store.
 	IsOver(deadline int64, now time.Time) bool
 
-	// TTL returns for how long the store is to keep a record whose deadline is
-	// left away.
+	// TTL returns for how long the store is to keep a record when its deadline is left away.
 	TTL(left time.Duration) time.Duration
 }
 
-// Places knows where in the store a session is, and makes the store's calls that
-// depend on it.
+// Places knows under which key of the store a session is, and makes the calls that depend on it.
 type Places interface {
 	// Load returns the session that the handle of a cookie leads to. The error is
-	// ErrNotFound, ErrReplaced, or one of Decode's or of the store's.
+	// ErrNotFound, ErrReplaced, one of Decode's, or the store's.
 	Load(ctx context.Context, store Store, handle string) (Stored, error)
 
-	// Follow returns the session that was under the key at, wherever renewals have moved
-	// it since that time.
+	// Follow returns the session that was under the key at. It follows the renewals that have
+	// moved the session since that time.
 	Follow(ctx context.Context, store Store, at string, since time.Time) (Stored, error)
 
 	// Delete removes the session that had the handle, wherever it is now.
 	Delete(ctx context.Context, store Store, handle string) error
 
-	// Renew makes r, which is to stand under the key at, a record that the secret of next
-	// opens, and the secret before it for the time grace more. It reports whether it has
-	// done so; see [Record.Renew]. What that leaves to do is Settle's.
+	// Renew changes r, the record under the key at, so that the secret of next opens it, and the
+	// secret before it for the time grace more. It reports whether it did; see [Record.Renew].
+	// Settle does the rest, once the record is stored.
 	Renew(r *Record, at string, next ID, now time.Time, grace time.Duration) bool
 
-	// Settle ends a renewal, after the record that Renew has changed is stored as st by
-	// the save. It returns the session as it is then: the client is to get next if its secret
-	// is the session's now, and nothing if another renewal was faster. ttl says for how
-	// long the store is to keep a record that is used now. The error is
-	// ErrNotFound if the session has ended.
+	// Settle ends a renewal. The record that Renew has changed was stored as st by that save.
+	// Settle returns the session as it is then. The client gets next if the session now has its
+	// secret, and no cookie if another renewal was faster. ttl returns for how long the store is
+	// to keep a record that is used now. The error is ErrNotFound if the session has ended.
 	Settle(ctx context.Context, store Store, next ID, st Stored, save Save, ttl func(*Record) time.Duration) (Stored, error)
 }
 
@@ -134,11 +128,11 @@ type Stored struct {
 	Record
 
 	// Moving says that a renewal is about to move the session to another key. A save waits
-	// for that, because it would make the renewal begin again.
+	// until it has, because a change of the record would make the renewal begin again.
 	Moving bool
 }
 
-// Name returns what stays the same as long as the session lives.
+// Name returns a name of the session that stays the same when a renewal moves it.
 func (s *Stored) Name() string { return cmp.Or(s.Origin, s.At) }
 
 // A Store has the methods of session.Store.
