@@ -128,8 +128,8 @@ func (s *Session) wasUsed(when occasion) bool {
 	return false
 }
 
-// take does what next has decided, and reports whether the session was saved.
-func (s *Session) take(next step, when occasion) (isSaved bool, err error) {
+// do makes the step that next has decided on, and reports whether the session was saved.
+func (s *Session) do(next step, when occasion) (isSaved bool, err error) {
 	switch next {
 	case create:
 		return true, s.create(when)
@@ -160,7 +160,7 @@ func (s *Session) commit() error {
 	defer s.release()
 	s.reply.stage = sent
 	if s.err == nil {
-		_, err := s.take(s.next(atCommit), atCommit)
+		_, err := s.do(s.next(atCommit), atCommit)
 		s.fail(s.about(err))
 	} else if s.phase == begun { // the old session ends, although the new one cannot begin
 		if err := s.deleteRetired(); err != nil {
@@ -168,7 +168,7 @@ func (s *Session) commit() error {
 		}
 	}
 	if s.err != nil {
-		_, _ = s.take(s.next(atCommit), atCommit)
+		_, _ = s.do(s.next(atCommit), atCommit)
 	}
 	return s.err
 }
@@ -206,7 +206,7 @@ func (s *Session) finish() error {
 			return s.fail(err)
 		}
 		next := s.next(atEnd)
-		_, err := s.take(next, atEnd)
+		_, err := s.do(next, atEnd)
 		s.release()
 		if err != nil || next == nothing || len(s.draft.changes) == 0 {
 			return s.fail(s.about(err))
@@ -269,7 +269,7 @@ func (s *Session) replace(when occasion) (isSaved bool, err error) {
 	s.outside(func() { st, err = m.records.Replace(ctx, r) })
 	switch {
 	case errors.Is(err, ErrNotFound):
-		s.end()
+		s.markEnded()
 		s.forget()
 		return false, nil
 	case errors.Is(err, ErrRenewed) && !did.changed:
@@ -324,7 +324,7 @@ func (s *Session) confirm(when occasion) error {
 	s.reply.cookie = s.answer(deed{step: confirm, when: when, failed: true})
 	switch {
 	case errors.Is(err, ErrNotFound):
-		s.end()
+		s.markEnded()
 	case errors.Is(err, ErrRenewed):
 	case isNew:
 		return err
@@ -360,8 +360,8 @@ func (s *Session) forget() {
 	s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it", nil)
 }
 
-// end is called when the session is no longer in the store.
-func (s *Session) end() {
+// markEnded is called when the session is no longer in the store.
+func (s *Session) markEnded() {
 	s.phase = ended
 	s.reply.cookie = keepCookie
 }

@@ -186,10 +186,10 @@ func TestDecisionsAreMadeOnce(t *testing.T) {
 					}
 				}
 			case *ast.CallExpr:
-				if types.ExprString(n.Fun) == "s.take" {
+				if types.ExprString(n.Fun) == "s.do" {
 					steps++
 					if given := types.ExprString(n.Args[0]); given != "next" && !strings.HasPrefix(given, "s.next(") {
-						t.Errorf("take gets %s", given)
+						t.Errorf("do gets %s", given)
 					}
 				}
 			}
@@ -201,5 +201,5 @@ func TestDecisionsAreMadeOnce(t *testing.T) {
 		"keepCookie":   2, // where a session begins, and where it has ended
 		"removeCookie": 1, // by Destroy
 	})
-	check(t, "calls of take", steps, 4)
+	check(t, "calls of do", steps, 4)
 }

@@ -111,7 +111,7 @@ func (s *Session) reload() (err error) {
 	case err == nil:
 		return ErrRenewed
 	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreadable):
-		s.end()
+		s.markEnded()
 		return nil
 	}
 	return err

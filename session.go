@@ -325,7 +325,7 @@ func (s *Session) Save() error {
 	if s.reply.stage != open {
 		when = saveAfter
 	}
-	switch isSaved, err := s.take(s.next(when), when); {
+	switch isSaved, err := s.do(s.next(when), when); {
 	case errors.Is(err, ErrHeaderSent):
 		return s.fail(callError{"Save", err})
 	case err != nil:
