@@ -57,20 +57,20 @@ func (k *Keeper) nextSave() wire.Save {
 // put encodes next with a deadline that counts from now, and has call write it to the key at.
 // A record that is too large may be written if its values have not grown since old. The error
 // is ErrConflict, ErrTooLarge or ErrUnavailable.
-func (k *Keeper) put(now time.Time, at string, next wire.Record, old *wire.Record, call func(data []byte, ttl time.Duration) error) (wire.Stored, error) {
-	next.Kept = k.deadline(&next, now)
-	data := k.Codec.Encode(&next)
+func (k *Keeper) put(now time.Time, at string, next, old *wire.Record, call func(data []byte, ttl time.Duration) error) (wire.Stored, error) {
+	next.Kept = k.deadline(next, now)
+	data := k.Codec.Encode(next)
 	if len(data) > k.MaxBytes && (old == nil || next.Size() > old.Size()) {
 		key, size := next.Largest()
 		return wire.Stored{}, fmt.Errorf("%w: %d bytes, and MaxBytes is %d; the largest value is that of key %q with %d bytes", wire.ErrTooLarge, len(data), k.MaxBytes, key, size)
 	}
-	switch err := call(data, k.ttl(&next, now)); {
+	switch err := call(data, k.ttl(next, now)); {
 	case errors.Is(err, wire.ErrConflict):
 		return wire.Stored{}, err
 	case err != nil:
 		return wire.Stored{}, wire.Unavailable("save", err)
 	}
-	return wire.Stored{At: at, Data: data, Record: next}, nil
+	return wire.Stored{At: at, Data: data, Record: *next}, nil
 }
 
 // Remove deletes the record that the handle leads to, if there is one.

@@ -39,7 +39,7 @@ func (k *Keeper) create(ctx context.Context, id wire.ID, next wire.Record, save 
 	}
 	next.Secret, next.Saves, next.Used = wire.DigestOf(id.Secret), nil, now.UnixMilli()
 	next.Stamp(save)
-	return k.put(now, id.Handle, next, nil, func(data []byte, ttl time.Duration) error {
+	return k.put(now, id.Handle, &next, nil, func(data []byte, ttl time.Duration) error {
 		return k.Store.Create(ctx, id.Handle, data, ttl)
 	})
 }
@@ -189,7 +189,7 @@ func (k *Keeper) replace(ctx context.Context, r *Replacement, save wire.Save) (w
 	if !r.KeepUsed {
 		r.Next.Used = time.Now().UnixMilli()
 	}
-	return k.swap(ctx, r.Old, r.Next)
+	return k.swap(ctx, &r.Old, &r.Next)
 }
 
 // Touch writes that the session is used now, if nobody has saved it since. The error is
@@ -197,12 +197,12 @@ func (k *Keeper) replace(ctx context.Context, r *Replacement, save wire.Save) (w
 func (k *Keeper) Touch(ctx context.Context, old wire.Stored) (wire.Stored, error) {
 	next := old.Copy()
 	next.Used = time.Now().UnixMilli()
-	return k.swap(ctx, old, next)
+	return k.swap(ctx, &old, &next)
 }
 
 // swap replaces old by next, with a deadline of its own. The error is ErrConflict,
 // ErrTooLarge or ErrUnavailable.
-func (k *Keeper) swap(ctx context.Context, old wire.Stored, next wire.Record) (wire.Stored, error) {
+func (k *Keeper) swap(ctx context.Context, old *wire.Stored, next *wire.Record) (wire.Stored, error) {
 	now := time.Now()
 	if k.hasEnded(&old.Record, now) {
 		return wire.Stored{}, errOver
