@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/seed-4f96e14b/session"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 // What went wrong in other libraries, and in the requirements and faults of

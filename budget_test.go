@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-4f96e14b/session"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 // What a request costs in Redis: a word is a command and a round trip, those in brackets

@@ -14,8 +14,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-4f96e14b/session"
-	"github.com/seed-4f96e14b/session/internal/faultproxy"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/faultproxy"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 // A fault is what happens to a real redis-server, or on the way there, and what the

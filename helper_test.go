@@ -17,8 +17,8 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-4f96e14b/session"
-	"github.com/seed-4f96e14b/session/internal/redistest"
-	"github.com/seed-4f96e14b/session/internal/suitetest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/suitetest"
 )
 
 const (

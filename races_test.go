@@ -9,8 +9,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-4f96e14b/session"
-	"github.com/seed-4f96e14b/session/internal/faultproxy"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/faultproxy"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 // The races that users of session libraries report, each at a gate. Their names are

@@ -18,7 +18,7 @@ import (
 	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-4f96e14b/session"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 // A refusal is a Redis that a client cannot talk to.

@@ -26,7 +26,7 @@ import (
 	"time"
 
 	"github.com/seed-4f96e14b/session"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 // A shape is one way to write a response. The same shape also runs without a session, and

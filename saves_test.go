@@ -15,8 +15,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-4f96e14b/session"
-	"github.com/seed-4f96e14b/session/internal/faultproxy"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/faultproxy"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 // A save whose reply was lost on the way, and which the client of the store sends again, comes

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/seed-4f96e14b/session"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 	"github.com/seed-4f96e14b/session/storetest"
 )
 

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/seed-4f96e14b/session/internal/nodetest"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/nodetest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 // Every peer really does what is measured.

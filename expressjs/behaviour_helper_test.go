@@ -20,7 +20,7 @@ import (
 
 	"github.com/seed-4f96e14b/session"
 	"github.com/seed-4f96e14b/session/expressjs"
-	"github.com/seed-4f96e14b/session/internal/suitetest"
+	"github.com/seed-4f96e14b/session/internal/testing/suitetest"
 )
 
 const (

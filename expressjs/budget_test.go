@@ -10,7 +10,7 @@ import (
 
 	"github.com/seed-4f96e14b/session"
 	"github.com/seed-4f96e14b/session/expressjs"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 // What a request costs in Redis: a word is a command and a round trip, and 0 is none. Before

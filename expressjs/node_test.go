@@ -24,9 +24,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-4f96e14b/session"
 	"github.com/seed-4f96e14b/session/expressjs"
-	"github.com/seed-4f96e14b/session/internal/nodetest"
-	"github.com/seed-4f96e14b/session/internal/redistest"
-	"github.com/seed-4f96e14b/session/internal/suitetest"
+	"github.com/seed-4f96e14b/session/internal/testing/nodetest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/suitetest"
 )
 
 // The tests in this file put this package and the real express-session, with

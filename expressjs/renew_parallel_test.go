@@ -12,7 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/seed-4f96e14b/session"
 	"github.com/seed-4f96e14b/session/expressjs"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 // A page whose session is renewed with a grace while it makes many requests, which have the

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 const (

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/seed-4f96e14b/session/internal/nodetest"
-	"github.com/seed-4f96e14b/session/internal/redistest"
+	"github.com/seed-4f96e14b/session/internal/testing/nodetest"
+	"github.com/seed-4f96e14b/session/internal/testing/redistest"
 )
 
 const (

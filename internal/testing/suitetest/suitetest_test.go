@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/seed-4f96e14b/session"
-	"github.com/seed-4f96e14b/session/internal/suitetest"
+	"github.com/seed-4f96e14b/session/internal/testing/suitetest"
 )
 
 const (
