@@ -8,6 +8,9 @@ import (
 	"go/parser"
 	"go/token"
 	"go/types"
+	"io/fs"
+	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -111,7 +114,7 @@ var fileSet = token.NewFileSet()
 // A function can be read without scrolling.
 func TestFunctionsAreShort(t *testing.T) {
 	const longest = 45
-	for room := range rooms {
+	for _, room := range append(slices.Collect(maps.Keys(rooms)), "storetest") {
 		for name, file := range sources(t, room) {
 			for _, decl := range file.Decls {
 				if f, ok := decl.(*ast.FuncDecl); ok && f.Body != nil {
@@ -122,6 +125,29 @@ func TestFunctionsAreShort(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A test can be found: no file of tests is longer than this.
+func TestTestFilesAreShort(t *testing.T) {
+	const longest = 1000
+	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (entry.Name() == "testdata" || entry.Name() == ".git"):
+			return filepath.SkipDir
+		case !strings.HasSuffix(name, "_test.go"):
+			return nil
+		}
+		data, err := os.ReadFile(name)
+		if lines := bytes.Count(data, []byte("\n")); lines > longest {
+			t.Errorf("%s has %d lines, and may have %d", name, lines, longest)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
