@@ -16,8 +16,8 @@ import (
 	"weak"
 )
 
-// A MemoryStore keeps sessions in the memory of this process. It is fit for
-// production where one process serves all requests; the sessions end with it.
+// A MemoryStore keeps sessions in the memory of this process, and they end with it. It is fit for
+// production if one process serves all requests.
 //
 // The zero value is an empty store without a limit, ready for use. Expired
 // sessions are removed within a minute of their time. The store needs no Close:
@@ -25,11 +25,11 @@ import (
 //
 // A MemoryStore is safe for concurrent use, and must not be copied.
 type MemoryStore struct {
-	// MaxEntries is the most sessions that the store holds. At that number
+	// MaxEntries is how many sessions the store holds at most. When it is full,
 	// [MemoryStore.Create] fails with [ErrFull], and the sessions that are there
-	// go on: a live session is never thrown out to make room. A session counts until
-	// a minute after its deadline, as long as a Manager has it kept. Zero means no
-	// limit; a negative value is an error of [New]. It must not be changed after
+	// go on: no live session is thrown out to make room. A Manager keeps a session
+	// for a minute after its deadline, and it counts until then. Zero means no
+	// limit; a negative value is an error of [New]. MaxEntries must not be changed after
 	// the first use.
 	MaxEntries int
 
@@ -43,9 +43,9 @@ const (
 	sweepInterval = time.Minute
 )
 
-// A memoryShard holds the entries whose keys hash to it. Many shards keep
-// requests on different cores out of each other's way, and a sweep, which holds one of
-// them at a time.
+// A memoryShard holds the entries whose keys hash to it. Requests on different cores
+// mostly need different shards, so they do not wait for each other, nor for a sweep, which
+// locks one shard at a time.
 type memoryShard struct {
 	mu      sync.Mutex
 	entries map[string]*memoryEntry
@@ -97,8 +97,8 @@ func (s *MemoryStore) lend(key string) ([]byte, error) {
 	return e.data, nil
 }
 
-// A lender is a MemoryStore for a Manager, which changes no bytes that it has loaded: it
-// lends what it keeps.
+// A lender is a MemoryStore for a Manager. A Manager does not change bytes that it has loaded, so
+// a lender does not copy them.
 type lender struct{ *MemoryStore }
 
 func (s lender) Load(ctx context.Context, key string) ([]byte, error) { return s.lend(key) }
@@ -205,14 +205,13 @@ func (s *MemoryStore) Clear(ctx context.Context) error {
 	return nil
 }
 
-// Format implements [fmt.Formatter], so that no verb prints what the sessions hold.
+// Format implements [fmt.Formatter]. No verb prints what the sessions hold.
 func (s *MemoryStore) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "session.MemoryStore(%d entries)", s.count.Load())
 }
 
-// scheduleSweep sets the timer for the next sweep, unless one is set. The timer
-// knows the store by a weak pointer, so that it keeps nothing alive, and an empty
-// store sets none.
+// scheduleSweep sets the timer for the next sweep, unless one is set or the store is empty. The
+// timer has a weak pointer to the store, so that it does not keep it alive.
 func (s *MemoryStore) scheduleSweep() {
 	if s.count.Load() == 0 || !s.sweeper.CompareAndSwap(false, true) {
 		return
@@ -227,7 +226,7 @@ func (s *MemoryStore) scheduleSweep() {
 	})
 }
 
-// sweep removes what has expired, one shard after the other.
+// sweep removes the expired entries, one shard after the other.
 func (s *MemoryStore) sweep() {
 	for i := range s.shards {
 		if s.shards[i].sweep(time.Now(), &s.count) {

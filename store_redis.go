@@ -17,65 +17,63 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A RedisStore keeps sessions in Redis 6.2 or newer, or in a server that speaks
-// its protocol and runs Lua scripts. Every key has a time to live; one record is
-// one string under one key, and each call is one command on that key, so that it
-// works on a Cluster and behind Sentinel. docs/redis.md in the repository has the
-// ACL user with the least rights for it, TLS, and which settings of the client matter.
+// A RedisStore keeps sessions in Redis 6.2 or newer, or in another server that speaks its
+// protocol and runs Lua scripts. A record is one string under one key with a time to live, and
+// each call is one command on that key. So the store works on a Cluster and behind Sentinel.
+// docs/redis.md in the repository has an ACL user with the least rights, TLS, and the settings
+// of the client.
 //
-// Promises about sessions hold as far as Redis keeps what it acknowledged. A restart loses
-// what is not on disk yet, which with Redis's default snapshots is up to an hour, and a
-// failover what is not replicated yet; a logout that is lost is undone. appendfsync always
-// prevents the one, WaitReplicas the other, and [Options.AbsoluteTimeout] bounds what such a
-// session is good for.
+// The promises about sessions hold as long as Redis keeps what it has acknowledged. A restart
+// loses what is not on disk yet, which is up to an hour with Redis's default snapshots. A failover
+// loses what is not replicated yet. If a logout is lost, it is undone. appendfsync always prevents
+// the first, WaitReplicas the second, and [Options.AbsoluteTimeout] bounds how long such a session
+// lives.
 //
 // A RedisStore is safe for concurrent use. Its fields must not be changed after
 // the first use.
 type RedisStore struct {
 	// Client is a client of go-redis v9: [redis.NewClient], [redis.NewFailoverClient]
-	// (Sentinel), [redis.NewClusterClient] or [redis.NewUniversalClient]. Whoever made it
-	// closes it. Nil is an error of [New].
+	// (Sentinel), [redis.NewClusterClient] or [redis.NewUniversalClient]. The program that
+	// made it closes it. Nil is an error of [New].
 	//
-	// It must ask the primary for everything, so that a logout is seen by the next request.
-	// So New refuses one that caches, one that reads from replicas, a [redis.AutoPipeliner],
-	// which may cache, and a [redis.Ring], which gives the keys of a shard that is down to
-	// another. New cannot see ReplicaOnly of [redis.NewFailoverClient], with which every
-	// write fails. A client of a type that go-redis does not have is used as it is, one
-	// command at a time. To any other New adds a hook, which sees when Redis refuses a
-	// connection.
+	// The client must ask the primary for everything, so that the next request sees a
+	// logout. So New refuses a client that caches, one that reads from replicas, a
+	// [redis.AutoPipeliner], which may cache, and a [redis.Ring], which asks another shard
+	// when one is down. New cannot see ReplicaOnly of [redis.NewFailoverClient], with which
+	// every write fails. New adds a hook to the client that sees when Redis refuses a
+	// connection. A client of a type of your own gets no hook, and is used as it is.
 	Client RedisClient
 
-	// Prefix stands before each key. Empty means "sess:", as with connect-redis.
-	// Two managers that share a Redis database each need their own, none of which
-	// begins with another: Clear deletes every key that begins with the prefix.
+	// Prefix stands before each key. Empty means "sess:", as in connect-redis.
+	// Two managers that share a Redis database need different prefixes, neither of which
+	// begins with the other: Clear deletes every key that begins with the prefix.
 	Prefix string
 
 	// NoPrefix makes keys of the ids alone, as connect-redis does with an empty prefix.
-	// Then Keys goes through every key of the Redis database, and Clear deletes all of them.
+	// Keys then goes through every key of the Redis database, and Clear deletes them all.
 	NoPrefix bool
 
-	// WaitReplicas is how many replicas have to have a write before it counts as
-	// done: a WAIT goes behind each write, on the same connection. If fewer have
+	// WaitReplicas is how many replicas must have a write before it counts as
+	// done. A WAIT follows each write, on the same connection. If too few replicas have
 	// acknowledged it when the time of the call is up, the call fails with
 	// [ErrNotReplicated], although the primary has the write and may go on to
-	// spread it. Zero waits for none; a negative number is an error of [New].
+	// spread it. Zero waits for none. A negative number is an error of [New].
 	//
-	// What it buys: if a failover promotes a replica that has a write, that write is not
-	// lost, a logout neither. All replicas of the primary have it with one replica and 1,
-	// or with two and 2; with fewer it is likely that the promoted one does, because
-	// Redis promotes the replica that is ahead. It does not make Redis consistent: a
-	// write that failed may still be there later. And it is no persistence: a replica that
-	// restarts has what is on its disk, and a primary that restarts before another is
-	// promoted has its replicas take over what is on its own.
+	// A failover then loses no write, and so no logout, that the promoted replica has. If
+	// WaitReplicas is the number of the primary's replicas, all of them have it. If it is
+	// smaller, the promoted one probably has it, because Redis promotes the replica that is
+	// ahead. This does not make Redis consistent: a write that failed may still be there later.
+	// Nor does it help in a restart: a replica that restarts has what is on its disk, and if a
+	// primary restarts before another is promoted, its replicas copy what is on its disk.
 	//
-	// What it costs: each write also takes the way to the replicas and back, and
-	// while fewer of them are connected, every write fails. It needs a
-	// [redis.Client] or a [redis.ClusterClient]: another client is an error of [New].
+	// Each write takes the way to the replicas and back in addition. While too few of them are
+	// connected, every write fails. WaitReplicas needs a [redis.Client] or a
+	// [redis.ClusterClient]: another client is an error of [New].
 	WaitReplicas int
 }
 
-// Validate implements [Validator]. It refuses a store without a Client, a client with
-// which a session that has ended might be seen again, and fields that contradict each other.
+// Validate implements [Validator]. It refuses a store without a Client, a client with which a
+// session that has ended might be seen again, and fields that contradict each other.
 func (s *RedisStore) Validate() error {
 	if s == nil {
 		return errors.New("a nil *RedisStore; use &session.RedisStore{Client: redis.NewClient(...)}")
@@ -99,7 +97,7 @@ func (s *RedisStore) Validate() error {
 }
 
 // refusedClient returns why a client of go-redis, or one that embeds it, cannot keep what a
-// Store promises, or nil. About a client of another type nothing is known.
+// Store promises, or nil. It knows nothing about clients of other types.
 func refusedClient(client RedisClient) error {
 	switch c := client.(type) {
 	case *redis.AutoPipeliner:
@@ -118,14 +116,13 @@ func refusedClient(client RedisClient) error {
 	return nil
 }
 
-// isNil reports whether the client is nil, or a nil pointer of a client's type.
+// isNil reports whether the client is nil, or a nil pointer.
 func isNil(client RedisClient) bool {
 	v := reflect.ValueOf(client)
 	return client == nil || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
-// isGoRedis reports whether the client is one of go-redis, whose servers can be asked one by
-// one, and not one of another type.
+// isGoRedis reports whether the client is of a type of go-redis.
 func isGoRedis(client RedisClient) bool {
 	switch client.(type) {
 	case *redis.Client, *redis.ClusterClient:
@@ -244,9 +241,8 @@ func (s *RedisStore) Delete(ctx context.Context, key string) error {
 	return s.write(ctx, s.key(key), func(c RedisClient) redis.Cmder { return c.Del(ctx, s.key(key)) })
 }
 
-// withoutArguments returns err, or of a server that does not know a command, as one where
-// it was renamed, what it says without the arguments that it quotes: the key, which is
-// half a secret with package expressjs, and the record.
+// withoutArguments returns err without the arguments that Redis quotes when it does not know a
+// command. They are the key, which is half a secret with package expressjs, and the record.
 func withoutArguments(err error) error {
 	if _, isReply := errors.AsType[redis.Error](err); isReply {
 		if said, _, found := strings.Cut(err.Error(), ", with args beginning with"); found {
@@ -256,17 +252,17 @@ func withoutArguments(err error) error {
 	return err
 }
 
-// A replyError is a [redis.Error]. It does not wrap the one that it was made of, which
-// some programs would find and log.
+// A replyError is a [redis.Error]. It does not wrap the original, which a program could find and
+// log.
 type replyError string
 
 func (e replyError) Error() string { return string(e) }
 func (replyError) RedisError()     {}
 
-// write runs one command that writes to key. With WaitReplicas it returns no error
-// only after as many replicas have all that the primary had done by then. That holds
-// also for a command that changes nothing, such as a repeated DEL: what it repeats
-// may be a write that was done before and not acknowledged.
+// write runs one command that writes to key. With WaitReplicas, it returns no error
+// only if that many replicas have everything that the primary had written by then. That also
+// holds for a command that changes nothing, such as a repeated DEL: an earlier
+// write may have been made and not acknowledged.
 func (s *RedisStore) write(ctx context.Context, key string, command func(RedisClient) redis.Cmder) error {
 	if s.WaitReplicas <= 0 {
 		err := command(s.Client).Err()
@@ -282,7 +278,7 @@ func (s *RedisStore) write(ctx context.Context, key string, command func(RedisCl
 	return fmt.Errorf("session: cannot wait for the replicas of a %T: %w", s.Client, errors.ErrUnsupported)
 }
 
-// writeToCluster runs the command, and the WAIT behind it, on the primary that has the key.
+// writeToCluster runs the command, and then WAIT, on the primary that has the key.
 func (s *RedisStore) writeToCluster(ctx context.Context, cluster *redis.ClusterClient, key string, command func(RedisClient) redis.Cmder) error {
 	node, err := cluster.MasterForKey(ctx, key)
 	if err != nil {
@@ -312,8 +308,8 @@ func (s *RedisStore) writeToCluster(ctx context.Context, cluster *redis.ClusterC
 	}
 }
 
-// lookAgain makes a cluster's client ask anew which node has what, after an error that
-// is no reply: the node may have been replaced, and go-redis itself asks once a minute
+// lookAgain makes a cluster's client ask again which node has what, after an error that
+// is not a reply: the node may have been replaced, and go-redis itself asks once a minute
 // (https://github.com/redis/go-redis/issues/3979).
 func (s *RedisStore) lookAgain(ctx context.Context, err error) {
 	if _, isReply := errors.AsType[redis.Error](err); err == nil || isReply {
@@ -324,8 +320,8 @@ func (s *RedisStore) lookAgain(ctx context.Context, err error) {
 	}
 }
 
-// writeTo sends the command and the WAIT in one pipeline, because WAIT is about what
-// its own connection wrote.
+// writeTo sends the command and WAIT in one pipeline, because WAIT is about what
+// its own connection has written.
 func (s *RedisStore) writeTo(ctx context.Context, node *redis.Client, asking bool, command func(RedisClient) redis.Cmder) error {
 	timeout := waitTimeout(ctx)
 	if limit := node.Options().ReadTimeout; limit > 0 && limit < timeout+waitSlack {
@@ -354,12 +350,11 @@ func (s *RedisStore) writeTo(ctx context.Context, node *redis.Client, asking boo
 	return nil
 }
 
-// waitSlack is how much longer than its WAIT a connection lives.
+// waitSlack is how much longer than its WAIT a connection is kept.
 const waitSlack = time.Second
 
-// waitTimeout returns the time that is left of ctx, rounded up, so that nothing is
-// left when a WAIT gives up: who calls can then not take what the primary has for
-// what the replicas have.
+// waitTimeout returns the time that is left of ctx, rounded up. So the context has ended when a
+// WAIT gives up, and the error says so.
 func waitTimeout(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -368,8 +363,8 @@ func waitTimeout(ctx context.Context) time.Duration {
 	return wholeMilliseconds(max(time.Until(deadline), 0) + time.Millisecond)
 }
 
-// masterAt returns the cluster's own client for the primary at addr. Listing them
-// makes the cluster's client read anew which of them has what.
+// masterAt returns the cluster's own client for the primary at addr. Listing the
+// primaries makes the cluster's client read again which of them has what.
 func masterAt(ctx context.Context, cluster *redis.ClusterClient, addr string) (*redis.Client, error) {
 	var found atomic.Pointer[redis.Client]
 	err := cluster.ForEachMaster(ctx, func(_ context.Context, node *redis.Client) error {
@@ -418,8 +413,8 @@ func (s *RedisStore) Clear(ctx context.Context) error {
 	return nil
 }
 
-// scan calls yield with each key below the prefix, on one node after the other,
-// until it returns false.
+// scan calls yield with each key that has the prefix, on one node after the other,
+// until yield returns false.
 func (s *RedisStore) scan(ctx context.Context, yield func(string) bool) error {
 	nodes, err := s.nodes(ctx)
 	if err != nil {
