@@ -10,9 +10,9 @@ import (
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// A boundedStore gives up a call of its store when the context ends, even if the store
-// does not, and before that when Redis refuses the connection that the call needs. A panic
-// of the store is one of ours.
+// A boundedStore gives up a call of its store when the context ends, even if the store does not. It
+// gives up earlier if Redis refuses the connection that the call needs. A panic of the store becomes
+// a panic of the caller.
 type boundedStore struct {
 	store   Store
 	timeout time.Duration // of the contexts, for the error
@@ -23,8 +23,8 @@ type boundedStore struct {
 
 func bounded(store Store, timeout time.Duration) *boundedStore {
 	b := &boundedStore{store: store, timeout: timeout}
-	// Not for other stores: an idle caller would outlive a testing/synctest bubble, in which
-	// an app may test what it does with a store of its own.
+	// Other stores get a new goroutine for each call. An idle one would outlive a
+	// testing/synctest bubble, in which an app may test a store of its own.
 	if redis, ok := store.(*RedisStore); ok && isGoRedis(redis.Client) {
 		b.callers, b.redis, b.dials = make(callers), redis, dialsOf(redis.Client)
 	}
@@ -83,16 +83,16 @@ func ask[T any](ctx context.Context, b *boundedStore, key string, call func() (T
 	return a.value, err
 }
 
-// A refusal counts if it stands at each of some looks. A connection that is free is found
-// between two of them, also on a machine that is busy.
+// A refusal counts if it still stands after some looks. Between two of them, a call finds a
+// free connection, even on a busy machine.
 const (
 	looksAtRefusal = 2
 	betweenLooks   = 12 * time.Millisecond
 )
 
-// await waits for the answer to a call that began before the first failed dial. The error is
-// that of the context, or that of a dial if the key's server refuses it and nothing is left
-// that could answer.
+// await waits for the answer to a call. First is the first dial that could fail after the call
+// began. The error is that of the context, or that of a dial if the key's server refuses it and no
+// connection is left that could answer.
 func await[A any](ctx context.Context, b *boundedStore, key string, answers <-chan A, first *failure) (a A, err error) {
 	var begun, last *refusal
 	var look <-chan time.Time
@@ -138,7 +138,7 @@ func (b *boundedStore) hasAnswered(err error) {
 	}
 }
 
-// refusal is that of the dials, which are not nil.
+// refusal returns why the key's server has refused a dial, and what is left that could answer.
 func (b *boundedStore) refusal(key string, first *failure) refusal {
 	return b.dials.refusal(b.redis.Client, b.redis.key(key), first)
 }
@@ -150,8 +150,7 @@ func (b *boundedStore) cause(key string) error {
 	return b.dials.cause(b.redis.Client, b.redis.key(key))
 }
 
-// A noAnswer is the error of a call that was given up. It says the last thing that is known of
-// its cause.
+// A noAnswer is the error of a call that was given up. It has the last known cause.
 type noAnswer struct {
 	within       time.Duration
 	ended, cause error // cause may be nil
@@ -168,12 +167,12 @@ func (e noAnswer) Unwrap() []error {
 	return []error{e.ended, e.cause}
 }
 
-// Callers are goroutines that make calls, one after the other. One that has nothing to do
-// waits for the next call: a new one would have to grow its stack first, which is a good
-// part of what a call through a client of Redis takes.
+// Callers are goroutines that make calls, one after the other. One that has nothing to do waits for
+// the next call. A new goroutine would have to grow its stack first, which is a good part of what a
+// call through a client of Redis costs.
 type callers chan func()
 
-// idleCaller is how long a caller waits for another call, at the least.
+// idleCaller is for how long a caller waits for another call, at least.
 const idleCaller = time.Second
 
 func (c callers) run(call func()) {

@@ -13,13 +13,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// What is in this file tells a call that Redis has refused the connection it waits for.
-// go-redis tries again for about two seconds before it says so, which is longer than most
-// apps wait.
+// This file tells a call that Redis has refused the connection for which it waits. go-redis
+// itself tries again for about two seconds before it says so, which is longer than most apps
+// wait.
 
-// Dials are what a client of go-redis does to get connections: the dial, and the HELLO on
-// what it got. A hook sees them, in the clients of the nodes if the client is one for a
-// Cluster. A call that has a connection pays nothing for it.
+// Dials are what a client of go-redis does to get connections: the dial, and the HELLO on the new
+// connection. A hook sees them. For a Cluster, the hook is in the clients of its nodes. A call that
+// has a connection pays nothing for it.
 type dials struct {
 	next     atomic.Pointer[failure] // the next that fails
 	answered atomic.Bool             // a call was; before, the client of a Cluster may know no nodes
@@ -30,7 +30,7 @@ type dials struct {
 	nodes  map[weak.Pointer[redis.Client]]bool // of a Cluster, that have the hook; nil once all have
 }
 
-// A failure is a failed dial that has not happened yet.
+// A failure is the next dial that will fail.
 type failure struct {
 	happens chan struct{} // closed when it does; nil if it never does
 	number  int
@@ -44,12 +44,12 @@ type failedDial struct {
 	isRefusal bool // and no time-out
 }
 
-// watched has the dials of each client that a store has: a hook of a client stays, and a
-// client may be that of many stores.
+// watched has the dials of each client that a store has. A hook cannot be removed from a client,
+// and several stores may share a client.
 var watched sync.Map // by weak.Pointer
 
-// dialsOf returns the dials of a client. It is nil for one of another type than go-redis
-// has, and sees nothing of one that [redis.Client.WithTimeout] has made of another.
+// dialsOf returns the dials of a client. It is nil for a client of a type that is not go-redis's. It
+// sees nothing of a client that [redis.Client.WithTimeout] has made from another.
 func dialsOf(client RedisClient) *dials {
 	switch c := client.(type) {
 	case *redis.Client:
@@ -66,6 +66,7 @@ func dialsOf(client RedisClient) *dials {
 	return nil
 }
 
+// watch returns the dials of the client. If there are none yet, begin adds the hook.
 func watch[C any](client *C, begin func(*dials)) *dials {
 	key, d := weak.Make(client), &dials{failed: make(map[string]failedDial), greets: make(map[string]int)}
 	d.next.Store(&failure{happens: make(chan struct{}), number: 1})
@@ -77,7 +78,7 @@ func watch[C any](client *C, begin func(*dials)) *dials {
 	return d
 }
 
-// addTo adds the hook to the client of a node that has none.
+// addTo adds the hook to the client of a node, if it has none.
 func (d *dials) addTo(node *redis.Client) {
 	d.mu.Lock()
 	has := d.nodes[weak.Make(node)]
@@ -90,8 +91,8 @@ func (d *dials) addTo(node *redis.Client) {
 	}
 }
 
-// answer is called when a call has ended. The first answer of a Cluster means that its client
-// knows all nodes, of which some may be older than the hook.
+// answer is called when a call has ended. After the first answer of a Cluster, its client knows all
+// nodes. Some of their clients may be older than the hook, so answer adds it to them.
 func (d *dials) answer(client RedisClient, err error, timeout time.Duration) {
 	if d == nil || d.answered.Load() || err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrConflict) {
 		return
@@ -113,7 +114,7 @@ func (d *dials) answer(client RedisClient, err error, timeout time.Duration) {
 	}
 }
 
-// A dialHook is that of one client, which is not the client of a Cluster.
+// A dialHook is the hook in one client, which is not the client of a Cluster.
 type dialHook struct {
 	dials *dials
 	addr  string
@@ -151,6 +152,7 @@ func (h dialHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 	return next
 }
 
+// greet counts the connections at addr that are at their HELLO.
 func (d *dials) greet(addr string, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -159,7 +161,7 @@ func (d *dials) greet(addr string, n int) {
 	}
 }
 
-// ended remembers how a dial has ended, or its HELLO.
+// ended remembers how a dial, or its HELLO, has ended.
 func (d *dials) ended(ctx context.Context, addr string, isHello bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -181,7 +183,7 @@ func (d *dials) ended(ctx context.Context, addr string, isHello bool, err error)
 
 var noFailure failure
 
-// nextFailure returns the next failed dial, or of nil dials one that never happens.
+// nextFailure returns the next failed dial. That of nil dials never happens.
 func (d *dials) nextFailure() *failure {
 	if d == nil {
 		return &noFailure
@@ -189,11 +191,11 @@ func (d *dials) nextFailure() *failure {
 	return d.next.Load()
 }
 
-// freshCause is how long a dial that failed may explain that there is no answer. A dial of
-// go-redis takes five seconds at most, unless its options say otherwise.
+// freshCause is for how long a failed dial may explain that there is no answer. By default, a dial of
+// go-redis takes five seconds at most.
 const freshCause = 10 * time.Second
 
-// cause returns why there is no connection for the key, or nil if nobody knows.
+// cause returns why there is no connection for the key, or nil if that is not known.
 func (d *dials) cause(client RedisClient, key string) error {
 	if d == nil {
 		return nil
@@ -210,7 +212,7 @@ func (d *dials) cause(client RedisClient, key string) error {
 	return last.err
 }
 
-// A refusal is why a call gets no connection, and what was known when it was.
+// A refusal is why a call gets no connection, and what was known at that moment.
 type refusal struct {
 	err    error
 	open   uint32 // connections that are past their HELLO
@@ -218,14 +220,14 @@ type refusal struct {
 	reused uint32 // how often a connection was taken again that was free, so far
 }
 
-// isTotal reports whether nothing is left to answer a call that has seen the refusal first:
-// nobody has a connection, and those that somebody had then are gone, and not free now.
+// isTotal reports whether nothing is left to answer a call that has seen the refusal first: no call
+// has a connection, and the connections that calls had then are gone, and not free now.
 func (r refusal) isTotal(first refusal) bool {
 	return r.inUse == 0 && r.open <= first.open-first.inUse
 }
 
-// refusal returns that of the key's server. Its error is nil if no dial was refused, the
-// first of the failures or a later one.
+// refusal returns the refusal of the key's server. Its error is nil if no dial was refused since the
+// failure first.
 func (d *dials) refusal(client RedisClient, key string, first *failure) refusal {
 	node := d.node(client, key)
 	if node == nil {
@@ -257,8 +259,8 @@ func (d *dials) refusal(client RedisClient, key string, first *failure) refusal 
 	return r
 }
 
-// refusedByAll is refusal where the client of a Cluster looks for a node that tells it who
-// the others are.
+// refusedByAll returns why a Cluster's client cannot find a node that tells it about the others. It
+// is nil unless all addresses have refused.
 func (d *dials) refusedByAll(client RedisClient, first *failure) (err error) {
 	cluster, ok := client.(*redis.ClusterClient)
 	if !ok {
@@ -276,7 +278,7 @@ func (d *dials) refusedByAll(client RedisClient, first *failure) (err error) {
 	return err
 }
 
-// node returns the client whose connections the key needs. It is nil if nobody knows yet.
+// node returns the client of the node that has the key. It is nil if that is not known yet.
 func (d *dials) node(client RedisClient, key string) *redis.Client {
 	switch c := client.(type) {
 	case *redis.Client:

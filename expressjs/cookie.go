@@ -15,7 +15,8 @@ import (
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// NewID returns what express-session's uid-safe makes: 24 random bytes as 32 letters.
+// NewID implements [wire.Cookies]. It returns what express-session's uid-safe makes: 24 random
+// bytes as 32 letters.
 func (c *codec) NewID() wire.ID {
 	var b [24]byte
 	rand.Read(b[:])
@@ -24,7 +25,8 @@ func (c *codec) NewID() wire.ID {
 
 func idOf(sid string) wire.ID { return wire.ID{Handle: sid, Secret: sid} }
 
-// LogHandle returns a part of the id's digest, from which nobody gets to the id.
+// LogHandle implements [wire.Cookies]. It returns a part of the id's digest, which does not lead
+// back to the id.
 func (c *codec) LogHandle(sid string) string {
 	digest := wire.DigestOf(sid)
 	return hex.EncodeToString(digest[:8])
@@ -33,8 +35,8 @@ func (c *codec) LogHandle(sid string) string {
 // maxCookieSize is what browsers keep of a cookie (RFC 6265bis §5.7).
 const maxCookieSize = 4096
 
-// Verify reads "s:" + id + "." + signature, percent-encoded or not, as the packages
-// cookie and cookie-signature do.
+// Verify implements [wire.Cookies]. It reads "s:" + id + "." + signature, percent-encoded or not, as
+// the packages cookie and cookie-signature do.
 func (c *codec) Verify(value string, _ bool) (id wire.ID, old, ok bool) {
 	if len(value) > maxCookieSize {
 		return id, false, false
@@ -60,7 +62,7 @@ func sign(sid string, secret []byte) string {
 	return base64.RawStdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// decodeURIComponent returns s as it is where JavaScript's function would throw.
+// decodeURIComponent returns s unchanged where JavaScript's function would throw.
 func decodeURIComponent(s string) string {
 	if decoded, err := url.PathUnescape(s); err == nil && utf8.ValidString(decoded) {
 		return decoded
@@ -91,9 +93,9 @@ type attributes struct {
 	sameSite                      http.SameSite
 }
 
-// SetCookie writes what express-session writes, with the attributes of the session's own
-// record, and Expires where it has a lifetime. It signs anew, since Verify takes a value that
-// is spelt in another way.
+// SetCookie implements [wire.Cookies]. It writes what express-session writes: the attributes in the
+// session's own record, and Expires if the session has a lifetime. It signs anew, because Verify
+// accepts a value that is spelt in another way.
 func (c *codec) SetCookie(id wire.ID, _ string, r *wire.Record, maxAge time.Duration) (line string, secure bool) {
 	a := c.cookieOf(r).attributes
 	var end string
@@ -104,8 +106,8 @@ func (c *codec) SetCookie(id wire.ID, _ string, r *wire.Record, maxAge time.Dura
 	return a.line(c.name+"="+value, end), a.secure
 }
 
-// DeleteCookie has the attributes of the session's own record where they are known: the
-// browser takes another path or domain for another cookie.
+// DeleteCookie implements [wire.Cookies]. It has the attributes in the session's own record, if that
+// is known: to the browser, another path or domain makes another cookie.
 func (c *codec) DeleteCookie(r *wire.Record) string {
 	a := c.fresh
 	if r != nil {

@@ -1,5 +1,5 @@
 // Package expressjs reads and writes the sessions of an Express app, so that Go and
-// Express share one login: the cookie, the Redis key, the JSON and the time to live
+// Express share one login. The cookie, the Redis key, the JSON and the time to live
 // are those of express-session with connect-redis.
 //
 //	sessions, err := expressjs.New(expressjs.Options{
@@ -9,9 +9,9 @@
 //		Store:   expressjs.RedisStore{Client: redis.NewClient(redisOptions)},
 //	})
 //
-// [Options] describe the app that is there, so here a zero value means what an option
-// left out means to Express, not what is safest. Handlers use the [session.Manager] as
-// any other: typed keys, changes merged, final logout, errors that stick.
+// [Options] describe an existing app. So a zero value means what Express does when the option is
+// left out, and not what is safest. Handlers use the [session.Manager] as any other: with typed
+// keys, merged changes, final logouts and sticky errors.
 //
 // SEMANTICS.md beside this file lists every behaviour of express-session, and whether it is
 // the same here.
@@ -19,65 +19,65 @@
 // # What is promised when both sides write
 //
 // First, set resave: false in the Express app. With resave: true, which is Express's
-// default, each of its requests saves the session as it was when the request began, also one
-// that only reads. One that runs beside a logout in Go brings the session back, and one that
-// runs beside a change in Go undoes it. With resave: false only a request that changes the
-// session saves it; connect-redis keeps the others' sessions alive without.
+// default, each of its requests saves the session as it was when the request began, even if it
+// only reads. A request that runs beside a logout in Go then brings the session back, and one that
+// runs beside a change in Go undoes the change. With resave: false, only a request that changes the
+// session saves it, and connect-redis prolongs the session for the others.
 //
-// The promises of package session hold between requests that Go answers. Express saves by
-// overwriting, and nobody can stop it:
+// The promises of package session hold among requests that Go answers. Express saves by
+// overwriting, which Go cannot prevent:
 //
-//   - Go replays its changes over what Express has saved since Go loaded the session, and
-//     never brings back what Express has destroyed.
+//   - Go makes its changes on what Express has saved since Go loaded the session, and
+//     never brings back a session that Express has destroyed.
 //
 //   - An Express request that loaded the session before Go saved it, and saves it
-//     after, undoes Go's change, as it undoes another Express request's.
+//     afterwards, undoes Go's change, as it undoes another Express request's.
 //
 //   - An Express request that saves a session which Go has destroyed, regenerated or
 //     renewed meanwhile brings it back, as it does after an Express logout.
 //
 //   - An Express request that loaded the session before Go renewed it, and destroys or
-//     regenerates it after, ends what is under the old id, where nothing is any more: the
-//     session goes on under the new one.
+//     regenerates it afterwards, ends only what is under the old id, which is empty. The
+//     session goes on under the new id.
 //
-//   - An Express request that only reads, with resave: false, sets the time to live anew, to
-//     the lifetime that it has loaded: a lifetime that Go has changed meanwhile holds from the
-//     next use on.
+//   - An Express request that only reads, with resave: false, resets the time to live to the
+//     lifetime that it has loaded. If Go has changed the lifetime meanwhile, the change holds
+//     from the next use on.
 //
-// Routes that change the same values at the same time are best moved together. In a slow
-// Express route that stays, call req.session.reload just before the change: it then
-// changes what Go has saved, and fails where Go has ended the session. And wait for
-// req.session.save before an answer that sends the browser on, because the next
-// request may be one for Go.
+// Move routes that change the same values at the same time together. In a slow
+// Express route that stays, call req.session.reload just before the change. It then
+// changes what Go has saved, and fails if Go has ended the session. Wait for
+// req.session.save before a response that sends the browser on, because Go may answer the next
+// request.
 //
 // # What sharing costs
 //
-// Express has one id for all: it is in the cookie, signed, and it is the Redis key. So who
-// can read Redis and knows the secret has every session, and [session.Session.ID] is
-// Express's req.sessionID. It is no cookie without its signature, and the log of this
-// library holds a digest of it instead.
+// Express has one id for everything. It is signed in the cookie, and it is the Redis key. So
+// anybody who can read Redis and knows the secret has every session. [session.Session.ID] is
+// Express's req.sessionID. It opens nothing without its signature. The log of this library has a
+// digest of it instead.
 //
 // [session.Session.Renew] gives a session another id, and so moves it to another key. That
-// takes three calls of the store more. Two keys stay behind for the session's lifetime and
-// a day: an empty one, which Express takes for no session, and one that leads Go from the old
-// id to the new. Express does not follow it: to Express the old cookie is an unknown one at
-// once, whatever the grace. So give a grace only where the requests beside a renewal are Go's.
+// takes three more calls of the store. Two keys stay behind for the session's lifetime and
+// a day: an empty one, which Express does not take for a session, and one that leads Go from the
+// old id to the new. Express does not follow it. To Express the old cookie is unknown at
+// once, whatever the grace. So give a grace only if Go answers the requests beside a renewal.
 //
-// In Go the old cookie opens the session for the grace, at the cost of two calls more. It does
-// so for one renewal: if the session is renewed again within the grace, the cookie of before
-// the first is worthless from then on. However many renewals there were, an old cookie costs
-// four calls at most. A logout with it ends the session also after the grace, with two
-// calls for each renewal since.
+// In Go, the old cookie opens the session for the grace, at the cost of two more calls. It does
+// so for one renewal: if the session is renewed again within the grace, the cookie from before
+// the first renewal is worthless from then on. However many renewals there were, a request with an
+// old cookie makes four calls at most. A logout with an old cookie ends the session also after the
+// grace, with two calls for each renewal since.
 //
-// While a session moves, saves of other requests wait, a quarter of a second at most. A
-// process that dies in the midst of a renewal leaves the session under the old id or the
-// new one, whole. It may also leave a copy of it until its time to live ends, under an id that
-// nobody has a cookie of, as may a call that Redis makes after it was given up:
-// [session.Manager.All] lists that as a session.
+// While a session moves, saves of other requests wait, for a quarter of a second at most. If a
+// process dies during a renewal, the session is whole, under the old id or the
+// new one. A copy of it may be left until its time to live ends, under an id that
+// is in no cookie. The same happens if Redis makes a call after it was given up.
+// [session.Manager.All] lists such a copy as a session.
 //
 // Every record that Go writes has one member more, "_goSession": when the session began and
-// was used, which saves of Go's were the last, how often all its cookies were made worthless,
-// its first id, and the renewal that is under way. Express keeps it and does not look at it.
+// when it was used, the last saves by Go, the number of renewals without grace, its first id, and
+// the renewal that is under way. Express keeps this member and does not look at it.
 package expressjs
 
 import (
@@ -92,42 +92,41 @@ import (
 	"github.com/seed-4f96e14b/session"
 )
 
-// Options are those that the Express app gives to express-session. What is not here is
-// not supported, for reasons that SEMANTICS.md gives: genid (ids of any form are
-// read), proxy and secure: 'auto' (Secure works behind a proxy that ends TLS), unset, and
-// cookie as a function (use several managers).
+// Options are those that the Express app gives to express-session. SEMANTICS.md says why the
+// others are not supported: genid (ids of any form are read), proxy and secure: 'auto' (Secure
+// works behind a proxy that ends TLS), unset, and cookie as a function (use several managers).
 type Options struct {
 	_ [0]func() // no unkeyed literals
 
-	// Secrets are secret: the first signs, all verify. The app's secrets may be weaker
-	// than those that package session takes; a log line says so.
+	// Secrets is secret: the first signs, and all verify. The app's secrets may be weaker
+	// than those that package session accepts; the log then says so.
 	Secrets []string `json:"-"`
 
-	// Name is name, the cookie's. Empty means connect.sid.
+	// Name is name, the cookie's name. Empty means connect.sid.
 	Name string
 
-	// Cookie is cookie. A session that exists keeps the attributes that its record
-	// has, as with Express; these are for new ones.
+	// Cookie is cookie. It is for new sessions. As in Express, a session that exists keeps the
+	// attributes in its record.
 	Cookie Cookie
 
 	// Store is store: new RedisStore({...}).
 	Store RedisStore
 
-	// Resave is resave. Express's own default, which warns that it is deprecated, is true.
+	// Resave is resave. Express's own default is true, and it warns that this is deprecated.
 	Resave bool
 
-	// SaveUninitialized is saveUninitialized. Express's own default, which warns that
-	// it is deprecated, is true.
+	// SaveUninitialized is saveUninitialized. Express's own default is true, and it warns that
+	// this is deprecated.
 	SaveUninitialized bool
 
-	// Rolling is rolling. The cookie is sent again with each move of the deadline, once
-	// per twentieth of the lifetime; Express sends it with every response.
+	// Rolling is rolling. Go sends the cookie again when the deadline moves, once in a
+	// twentieth of the lifetime. Express sends it with every response.
 	Rolling bool
 
 	// MaxBytes is the size of the largest record that Go writes, as in [session.Options].
 	// Express has no such limit. Zero means [session.DefaultMaxBytes]. A session that
-	// Express has made larger is read, and can be changed as long as its values do not grow;
-	// a change by which they do is a [session.ErrTooLarge].
+	// Express has made larger can be read. It can be changed as long as its values do not
+	// grow; a change that makes them grow is a [session.ErrTooLarge].
 	MaxBytes int
 }
 
@@ -138,16 +137,17 @@ type Cookie struct {
 	_ [0]func()
 
 	// MaxAge is maxAge, in whole seconds: Express's 60000 is time.Minute. Zero means until
-	// the browser closes. It may be longer than the 400 days at which browsers end a cookie. The option expires, which Express only turns into a maxAge,
-	// is not here.
+	// the browser closes. It may be over 400 days, although browsers end a cookie then. The
+	// option expires is not supported; Express turns it into a maxAge.
 	MaxAge time.Duration
 
 	// Path and Domain are path and domain. An empty Path means "/".
 	Path, Domain string
 
-	// Secure is secure. Unlike Express, Go sends a secure cookie also over what looks like
-	// plain HTTP, because the TLS may end before it; browsers then drop it if it does not,
-	// and a log line says so. An app with secure: 'auto' sets it, or serves no TLS.
+	// Secure is secure. Unlike Express, Go also sends a secure cookie over what looks like
+	// plain HTTP, because a proxy may have ended the TLS. If there is none, browsers drop the
+	// cookie, and the log says so. An app with secure: 'auto' sets Secure, unless it
+	// serves no TLS.
 	Secure bool
 
 	// ScriptAccess is httpOnly: false.
@@ -164,12 +164,12 @@ type Cookie struct {
 }
 
 // RedisStore is the options object of connect-redis's RedisStore. The serializer is JSON.
-// There is no disableTTL: every key that Go writes has a time to live. Keys without
-// one are read, and a large TTL comes close.
+// disableTTL is not supported: every key that Go writes has a time to live. Keys without
+// one are read. A large TTL comes close to disableTTL.
 type RedisStore struct {
 	_ [0]func()
 
-	// Client is a client of go-redis v9 that asks the primary for everything, as that of a
+	// Client is a client of go-redis v9 that sends everything to the primary, as in
 	// [session.RedisStore].
 	Client session.RedisClient
 
@@ -179,22 +179,22 @@ type RedisStore struct {
 	// NoPrefix is prefix: ''.
 	NoPrefix bool
 
-	// TTL is ttl as a number: how long a session without MaxAge lives unused, in whole
-	// seconds. Zero means a day.
+	// TTL is ttl as a number: for how long a session without MaxAge lives without being used, in
+	// whole seconds. Zero means a day.
 	TTL time.Duration
 
-	// TTLFunc is ttl as a function: it gets the values of a session, "cookie" not among
-	// them, and says for how long Redis is to keep it unused, whatever its MaxAge. It
-	// may be called at any time from any goroutine, also while the session is locked, so
-	// it must use nothing but the map, and not change that.
+	// TTLFunc is ttl as a function. It gets the values of a session without "cookie",
+	// and returns for how long Redis is to keep the session if it is not used, whatever its
+	// MaxAge. It may be called at any time from any goroutine, also while the session is
+	// locked. So it must use only the map, and not change it.
 	TTLFunc func(values map[string]json.RawMessage) time.Duration
 
-	// DisableTouch is disableTouch: a session that is only read lives as if it were not.
+	// DisableTouch is disableTouch: a request that only reads its session does not prolong it.
 	DisableTouch bool
 }
 
 // New returns a Manager for the sessions of an Express app. The error lists everything
-// that is wrong with the options. It is session.New of [Options.Session].
+// that is wrong with the options. New(o) is session.New of o.Session().
 func New(options Options) (*session.Manager, error) {
 	o, err := options.Session()
 	if err != nil {
@@ -204,9 +204,9 @@ func New(options Options) (*session.Manager, error) {
 }
 
 // Session returns the options for [session.New] that make a Manager for the sessions
-// of an Express app. What Express has no option for can be added to them: a
-// StoreTimeout, an ErrorHandler, a Logger, an AbsoluteTimeout. Express has no
-// absolute timeout, so they have none: a session that Go has ended because of one goes on in
+// of an Express app. A program can add what Express has no option for: a
+// StoreTimeout, an ErrorHandler, a Logger, an AbsoluteTimeout. The sessions have no absolute
+// timeout by default, because Express has none: if Go ends a session by one, it goes on in
 // Express.
 func (o Options) Session() (session.Options, error) {
 	sameSite, err := sameSiteOption(o.Cookie.SameSite)
@@ -257,15 +257,14 @@ func sameSiteOption(s string) (http.SameSite, error) {
 	return 0, fmt.Errorf("Cookie.SameSite is %q; use strict, lax, none or nothing", s)
 }
 
-// Format implements [fmt.Formatter], so that the secrets are not printed. Package fmt
-// prints them without asking it where Options are an unexported field of a struct, and for
-// the verbs %w and %p, which fit no Options; go vet finds those.
+// Format implements [fmt.Formatter], so that the secrets are not printed. Package fmt does not call
+// it for Options in an unexported field of a struct, nor for the verbs %w and %p, which do not fit;
+// go vet finds those.
 func (o Options) Format(f fmt.State, _ rune) {
 	type options Options // without this method
 	shown := options(o)
 	shown.Secrets = slices.Repeat([]string{"[redacted]"}, len(o.Secrets))
-	// Not by the verb: one that fits no pointer prints what is behind it, such as
-	// the sessions in a store of the app's own.
+	// The verb is always %v. One that does not fit a pointer would print what it points to.
 	fmt.Fprintf(f, fmt.FormatString(f, 'v'), shown)
 }
 

@@ -13,9 +13,10 @@ type wireFormat struct {
 	ttl func(values map[string]json.RawMessage) time.Duration // may be nil
 }
 
-// IsForeign is true: the options are those of an app that is there.
+// IsForeign implements [wire.Format]. It is true: the options are those of an existing app.
 func (wireFormat) IsForeign() bool { return true }
 
+// NewCodec implements [wire.Format].
 func (f wireFormat) NewCodec(settings wire.Settings) wire.Codec {
 	c := &codec{
 		secrets: settings.Secrets,
@@ -27,7 +28,7 @@ func (f wireFormat) NewCodec(settings wire.Settings) wire.Codec {
 	return c
 }
 
-// A codec has one id for all: what the cookie signs is also the store's key.
+// A codec implements [wire.Codec]. The id in the cookie is also the store's key.
 type codec struct {
 	secrets [][]byte // the first signs, all verify
 	name    string
@@ -38,8 +39,8 @@ type codec struct {
 
 var _ wire.Codec = (*codec)(nil)
 
-// newCookieMember returns the member for attributes that the options give, those that
-// Express would leave out left out.
+// newCookieMember returns the member "cookie" for the attributes in the options. It leaves out what
+// Express would leave out.
 func newCookieMember(c *http.Cookie, priority string) *cookieMember {
 	m := &cookieMember{attributes: attributes{
 		domain: c.Domain, path: c.Path, httpOnly: c.HttpOnly, secure: c.Secure,

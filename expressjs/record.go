@@ -16,15 +16,14 @@ import (
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// A record is a JSON object: "cookie" with the attributes and the lifetime, the values, and
-// after the first save by Go "_goSession". What Express has written and Go does not
-// change is kept byte for byte: a number beyond 2^53, a lone surrogate, an attribute
-// that nobody knows.
+// A record is a JSON object. It has "cookie" with the attributes and the lifetime, the values
+// and, after the first save by Go, "_goSession". Go keeps what it does not change byte for byte,
+// such as a number beyond 2^53, a lone surrogate, or an unknown attribute.
 
-// foreign is what a Record has to keep beside its values.
+// A foreign is what a Record keeps beside its values.
 type foreign struct {
 	cookie  *cookieMember
-	unnamed []member // whose names Go's strings cannot hold
+	unnamed []member // those whose names a Go string cannot hold
 	renewal *renewal // that is under way
 }
 
@@ -39,8 +38,8 @@ const (
 	expires        = "expires"        // a date, or null
 )
 
-// bookkeeping is the member "_goSession": what a [wire.Record] has and Express does not
-// know. Times are Unix milliseconds.
+// A bookkeeping is the member "_goSession": what a [wire.Record] has and Express does not know.
+// Times are Unix milliseconds.
 type bookkeeping struct {
 	Created int64      `json:"created"`
 	Used    int64      `json:"used"`
@@ -59,8 +58,8 @@ type member struct {
 
 const ownMember = "_goSession"
 
-// reserved are the names that Express drops when it reads a record: its methods, and
-// what every JavaScript object has.
+// reserved are the names that Express drops when it reads a record: those of its methods, and
+// those that every JavaScript object has.
 var reserved = []string{
 	"cookie", ownMember,
 	"req", "id", "touch", "resetMaxAge", "save", "reload", "destroy", "regenerate",
@@ -68,6 +67,7 @@ var reserved = []string{
 	"__proto__", "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__",
 }
 
+// CheckKey implements [wire.Records].
 func (c *codec) CheckKey(key string) error {
 	switch {
 	case slices.Contains(reserved, key):
@@ -83,15 +83,16 @@ func isName(key []byte) bool {
 	return utf8.Valid(key) && !bytes.ContainsRune(key, utf8.RuneError)
 }
 
+// Begin implements [wire.Records].
 func (c *codec) Begin(r *wire.Record, now time.Time) {
 	r.Created, r.MaxAge = now.UnixMilli(), c.maxAge
 }
 
-// IsOver is false: Express moves the time to live alone, so "expires" goes stale, and a
-// record that is there is alive.
+// IsOver implements [wire.Records]. It is false: Express prolongs the time to live without changing
+// the record, so "expires" may be out of date, and a record that is there is alive.
 func (c *codec) IsOver(int64, time.Time) bool { return false }
 
-// TTL returns whole seconds, rounded up as connect-redis does.
+// TTL implements [wire.Records]. It rounds up to whole seconds, as connect-redis does.
 func (c *codec) TTL(left time.Duration) time.Duration {
 	if left > math.MaxInt64-time.Second {
 		return left
@@ -99,6 +100,7 @@ func (c *codec) TTL(left time.Duration) time.Duration {
 	return max((left + time.Second - 1).Truncate(time.Second), time.Second)
 }
 
+// Lifetime implements [wire.Records]. TTLFunc decides, if the app has one.
 func (c *codec) Lifetime(r *wire.Record, otherwise time.Duration) time.Duration {
 	if c.ttl == nil {
 		return otherwise
@@ -110,7 +112,7 @@ func (c *codec) Lifetime(r *wire.Record, otherwise time.Duration) time.Duration 
 	return max(c.ttl(values), time.Second)
 }
 
-// cookieExpires returns when the cookie ends of a session that has a lifetime.
+// cookieExpires returns when the cookie of a session that has a lifetime ends.
 func (c *codec) cookieExpires(r *wire.Record) int64 {
 	own, _ := r.MaxAge.Own()
 	if c.ttl == nil {
@@ -119,6 +121,7 @@ func (c *codec) cookieExpires(r *wire.Record) int64 {
 	return r.Kept + (own - c.Lifetime(r, own)).Milliseconds()
 }
 
+// cookieOf returns the member "cookie" of a record, or that of a session that begins.
 func (c *codec) cookieOf(r *wire.Record) *cookieMember {
 	if f, ok := r.Foreign.(*foreign); ok {
 		return f.cookie
@@ -126,8 +129,8 @@ func (c *codec) cookieOf(r *wire.Record) *cookieMember {
 	return c.fresh
 }
 
-// Decode refuses what Express cannot read either: no JSON, no object, no object
-// "cookie" in it.
+// Decode implements [wire.Records]. It refuses what Express cannot read either: data that is not a
+// JSON object with an object "cookie" in it.
 func (c *codec) Decode(at string, data []byte) (wire.Record, error) {
 	if len(data) == 0 || string(data) == "null" { // as Express sees them
 		return wire.Record{}, session.ErrNotFound
@@ -187,18 +190,17 @@ func unreadable(format string, args ...any) error {
 	return fmt.Errorf("%w: not a session of Express: %w", session.ErrUnreadable, fmt.Errorf(format, args...))
 }
 
-// decode takes what it can: Express may have written anything under the name, and in each
-// member of it. It returns the members that it does not know, which a later version of this
-// library has written.
+// decode takes what it can, because Express may have written anything in this member. It returns
+// the members of it that it does not know, which a later version of this library has written.
 func (b *bookkeeping) decode(data []byte) (extra []byte) {
-	all, _ := members(data) // else none
+	all, _ := members(data) // none if it is not an object
 	for _, m := range all {
 		known, ok := map[string]any{
 			"created": &b.Created, "used": &b.Used, "kept": &b.Kept, "resets": &b.Resets,
 			"saves": &b.Saves, "origin": &b.Origin, "renewal": &b.Renewal,
 		}[m.name]
 		if ok {
-			_ = json.Unmarshal(m.value, known) // else none
+			_ = json.Unmarshal(m.value, known) // zero if it is of another type
 		} else {
 			extra = appendMember(append(extra, ','), m)
 		}
@@ -209,7 +211,7 @@ func (b *bookkeeping) decode(data []byte) (extra []byte) {
 	return extra
 }
 
-// sorted returns the values by key, the last where several have one key.
+// sorted returns the values by key. If several have one key, the last counts.
 func sorted(values []wire.Value) []wire.Value {
 	slices.SortStableFunc(values, func(a, b wire.Value) int { return bytes.Compare(a.Key, b.Key) })
 	n := 0
@@ -222,8 +224,7 @@ func sorted(values []wire.Value) []wire.Value {
 	return values[:n]
 }
 
-// members returns the members of a JSON object in order, the last where several have
-// one name.
+// members returns the members of a JSON object in order. If several have one name, the last counts.
 func members(data []byte) (all []member, err error) {
 	index := make(map[string]int)
 	err = eachMember(data, func(rawName, value []byte) {
@@ -239,9 +240,9 @@ func members(data []byte) (all []member, err error) {
 	return all, err
 }
 
-// eachMember goes through the members of a JSON object in order, each as it stands there. A
-// session may have thousands, and most requests read one or two: the object is checked
-// once, and then the ends of its members are enough.
+// eachMember goes through the members of a JSON object in order, each as it stands there. A session
+// may have thousands, and most requests read one or two. So the object is checked once, and then
+// only the ends of its members are looked for.
 func eachMember(data []byte, visit func(rawName, value []byte)) error {
 	if !json.Valid(data) {
 		return errors.New("no JSON")
@@ -294,7 +295,7 @@ func cutJSON(data []byte) (value, rest []byte) {
 	return data, nil
 }
 
-// decodeName returns a member's name without its quotes. One that has no escapes is not copied.
+// decodeName returns a member's name without its quotes. It does not copy a name without escapes.
 func decodeName(raw []byte) []byte {
 	if name := raw[1 : len(raw)-1 : len(raw)-1]; bytes.IndexByte(name, '\\') < 0 && utf8.Valid(name) {
 		return name
@@ -304,6 +305,7 @@ func decodeName(raw []byte) []byte {
 	return []byte(name)
 }
 
+// decodeCookie reads the member "cookie", in which Express may have written anything.
 func decodeCookie(data []byte) (*cookieMember, error) {
 	all, err := members(data)
 	if err != nil {
@@ -363,7 +365,8 @@ func decodeMaxAge(value []byte) (wire.MaxAge, error) {
 	return wire.NewMaxAge(time.Duration(min(max(ms, 1), most)) * time.Millisecond), nil
 }
 
-// decodeDate returns Unix milliseconds, and 0 for what is no date: then the deadline is due.
+// decodeDate returns Unix milliseconds. It returns 0 for what is not a date, so that the deadline is
+// due to be written.
 func decodeDate(value []byte) int64 {
 	var date time.Time
 	if json.Unmarshal(value, &date) == nil && string(value) != "null" {
@@ -379,6 +382,7 @@ func decodeDate(value []byte) int64 {
 // jsonDate is the layout of JavaScript's Date.prototype.toJSON.
 const jsonDate = "2006-01-02T15:04:05.000Z"
 
+// Encode implements [wire.Records].
 func (c *codec) Encode(r *wire.Record) []byte {
 	cookie := c.cookieOf(r)
 	own := bookkeeping{Created: r.Created, Used: r.Used, Kept: r.Kept, Resets: r.Resets, Saves: r.Saves, Origin: r.Origin}
@@ -408,8 +412,8 @@ func (c *codec) Encode(r *wire.Record) []byte {
 	return append(append(b, r.Extra...), "}}"...)
 }
 
-// append appends the member with another lifetime. What Express takes an absent
-// attribute for, it then says.
+// append appends the member with another lifetime. An attribute that is absent is written with the
+// value that Express assumes for it.
 func (c *cookieMember) append(b, maxAge, date []byte) []byte {
 	all := slices.Clone(c.members)
 	set := func(name string, value []byte, always bool) {

@@ -17,40 +17,42 @@ import (
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// A renewal moves a session from one key to another, with calls that each concern one
-// key. It must lose no change, survive no logout, and end whoever goes on with it:
+// A renewal moves a session from one key to another, by calls that each concern one key. It
+// must not lose a change, and a logout at any time must end the session. It has four steps:
 //
-//  1. The save of the request that renews announces the next id in the record, as
-//     "renewal". The record is still good under the old id. Requests of Go that save the
-//     session now wait, because each change of the record makes a step more. If the renewal
-//     does not get on they go on without it, and another may announce itself in its place.
-//  2. A pointer from the old key to the next is made, under a key of its own. It says for
+//  1. The request that renews saves the session with an announcement of the next id, in the
+//     member "renewal". The record still holds under the old id. Other requests of Go
+//     that save the session wait now, because each change of the record repeats the steps
+//     below. If the renewal does not go on, they stop waiting, and one of them may announce a
+//     renewal in its place.
+//  2. A pointer from the old key to the next is written, under a key of its own. It says for
 //     how long it is good.
-//  3. The record is copied to the next key, which nobody has a cookie of yet.
-//  4. The old record is replaced by nothing at all, if it is still what was copied.
-//     That is the moment at which the session moves. If the record has changed, it is
-//     copied again; if it is gone, the session has ended, and the copy is deleted.
+//  3. The record is copied to the next key. No cookie has that id yet.
+//  4. The old record is replaced by an empty value, if it is still what was copied. At that
+//     moment the session moves. If the record has changed, it is copied again. If it
+//     is gone, the session has ended, and the copy is deleted.
 //
-// Express takes an empty value for no session, and Go looks for the pointer there. A
-// request with the old cookie follows one pointer, as long as that is good; one that was let in
-// before follows all, to save what it has changed. A logout deletes the old key before it
-// looks for the pointer, and then what that points to, and so on, however old the pointers:
-// either the copy is deleted, or the move fails at step 4.
+// Express does not take an empty value for a session. Go finds it, and looks for the pointer. A
+// request with the old cookie follows one pointer, as long as that is good. A request that had
+// loaded the session before follows all pointers, to save its changes. A logout deletes the
+// old key first, then looks for the pointer, deletes what that points to, and so on, however
+// old the pointers are. So either the logout deletes the copy, or step 4 fails.
 //
-// Two renewals at once each have a next id, and one of them comes to step 4. The other
-// deletes its copy, which nobody else writes or knows. The pointer leads to the one that
-// moved: who changes it has read it before the record in which its own announcement
-// stands, changes only what it has read, and writes it after each announcement.
+// Two renewals at once have a next id each, and one of them gets through step 4. The other
+// deletes its copy, which no other request writes or knows. The pointer leads to the id of the
+// renewal that moved the session. This is so because a renewal reads the pointer before it reads
+// the record with its own announcement, changes the pointer only from what it has read, and
+// writes it after each announcement.
 //
-// A renewal without grace counts twice in Resets. The announcement is the first time: a
-// request that was let in before it cannot take its place. The copy is the second: a
-// request that was let in between the two saves nothing after the move.
+// A renewal without grace counts twice in Resets. The announcement counts first, so that a
+// request which had loaded the session before cannot take its place. The copy counts again, so
+// that a request which loaded the session between the two saves nothing after the move.
 
 // pointerSuffix makes the key of a pointer out of an id.
 const pointerSuffix = ":renewed"
 
-// A pointer is a session to Express too, if one without values, because its
-// store.all() reads every key.
+// A pointer says to which id a session has moved. To Express it is a session without values,
+// because Express's store.all() reads every key.
 type pointer struct {
 	Cookie  json.RawMessage `json:"cookie"`
 	Renewed struct {
@@ -63,9 +65,10 @@ type pointer struct {
 // maxRenewals bounds how many pointers are followed.
 const maxRenewals = 1000
 
+// IsHandle implements [wire.Cookies]. Every key but that of a pointer can be a session's.
 func (c *codec) IsHandle(key string) bool { return !strings.HasSuffix(key, pointerSuffix) }
 
-// Load follows one renewal of an old id.
+// Load implements [wire.Places]. It follows one renewal of an old id, as long as its grace lasts.
 func (c *codec) Load(ctx context.Context, store wire.Store, sid string) (wire.Stored, error) {
 	st, err := c.load(ctx, store, sid)
 	if err != nil || len(st.Data) > 0 {
@@ -101,7 +104,7 @@ func (c *codec) Load(ctx context.Context, store wire.Store, sid string) (wire.St
 	return wire.Stored{}, session.ErrNotFound
 }
 
-// Follow follows all renewals since that time.
+// Follow implements [wire.Places]. It follows all renewals since that time.
 func (c *codec) Follow(ctx context.Context, store wire.Store, at string, since time.Time) (wire.Stored, error) {
 	for range maxRenewals {
 		st, err := c.load(ctx, store, at)
@@ -122,8 +125,8 @@ func (c *codec) Follow(ctx context.Context, store wire.Store, at string, since t
 
 var errTooManyRenewals = fmt.Errorf("a session that was renewed more than %d times while a cookie of its beginning was in use", maxRenewals)
 
-// load reads what is under the key. A session that has moved left empty data there, and an
-// empty record.
+// load reads what is under the key. If the session has moved, that is empty data, and the record
+// is empty too.
 func (c *codec) load(ctx context.Context, store wire.Store, at string) (st wire.Stored, err error) {
 	st.At = at
 	if st.Data, err = store.Load(ctx, at); err == nil && len(st.Data) > 0 {
@@ -142,6 +145,7 @@ func (c *codec) follow(ctx context.Context, store wire.Store, sid string) (p poi
 	return p, err
 }
 
+// Delete implements [wire.Places]. It deletes along all pointers, however old.
 func (c *codec) Delete(ctx context.Context, store wire.Store, sid string) error {
 	var pointers []string
 	for {
@@ -167,7 +171,7 @@ func (c *codec) Delete(ctx context.Context, store wire.Store, sid string) error 
 	return nil
 }
 
-// A worth says when an id was renewed, and for how long it opens the session after that.
+// A worth says when an id was renewed, and for how long after that it opens the session.
 // Both are in milliseconds.
 type worth struct {
 	At    int64 `json:"at"`
@@ -176,23 +180,23 @@ type worth struct {
 
 func (w *worth) at() time.Time { return time.UnixMilli(w.At) }
 
-// until returns when the id loses its worth.
+// until returns when the id becomes worthless.
 func (w *worth) until() time.Time { return time.UnixMilli(w.At + w.Grace) }
 
-// A renewal says that the session is about to move to another id. Express may copy it into
-// another session, as passport's keepSessionInfo does with all members: there it says nothing,
-// because nobody goes on with it but who has announced it.
+// A renewal in a record announces that the session is about to move to another id. Express may copy
+// the member into another session, as passport's keepSessionInfo does with all members. There it
+// has no effect, because only the request that announced a renewal goes on with it.
 type renewal struct {
 	To string `json:"to"`
 	worth
 }
 
-// patience is how long the announcement of a renewal is waited for. Most need a few
-// milliseconds, and whoever made the announcement may have died.
+// patience is how long others wait for an announced renewal. Most need a few milliseconds, and the
+// process that announced it may have died.
 const patience = 250 * time.Millisecond
 
-// isUnderWay reports whether it is worth waiting for the renewal, which may be nil. A time
-// that is far ahead is of another clock, which says nothing.
+// isUnderWay reports whether it is worth waiting for the renewal, which may be nil. A time that
+// is far ahead comes from another clock, and says nothing.
 func (r *renewal) isUnderWay() bool {
 	return r != nil && time.Since(r.at()).Abs() < patience
 }
@@ -205,6 +209,7 @@ func renewalOf(r *wire.Record) *renewal {
 	return nil
 }
 
+// Renew implements [wire.Places]. It announces the renewal; Settle makes it.
 func (c *codec) Renew(r *wire.Record, at string, next wire.ID, now time.Time, grace time.Duration) bool {
 	r.Origin = cmp.Or(r.Origin, at)
 	if grace == 0 {
@@ -214,7 +219,7 @@ func (c *codec) Renew(r *wire.Record, at string, next wire.ID, now time.Time, gr
 	return true
 }
 
-// announce makes next what the record announces: nothing if it is nil.
+// announce makes next what the record announces. Nil removes an announcement.
 func (c *codec) announce(r *wire.Record, next *renewal) {
 	f := foreign{cookie: c.fresh}
 	if old, ok := r.Foreign.(*foreign); ok {
@@ -224,8 +229,8 @@ func (c *codec) announce(r *wire.Record, next *renewal) {
 	r.Foreign = &f
 }
 
-// Settle makes the steps from the second on. If a call fails, it looks once what has
-// become of it.
+// Settle implements [wire.Places]. It makes the steps from the second on. After a call that fails,
+// it looks once whether that call was made.
 func (c *codec) Settle(ctx context.Context, store wire.Store, next wire.ID, st wire.Stored, save wire.Save, ttl func(*wire.Record) time.Duration) (wire.Stored, error) {
 	own := renewalOf(&st.Record)
 	if own == nil || own.To != next.Handle { // another renewal has taken its place
@@ -265,7 +270,7 @@ func (c *codec) Settle(ctx context.Context, store wire.Store, next wire.ID, st w
 	return st, err
 }
 
-// A move is what Settle knows of the store, in the order in which it has looked.
+// A move is what Settle knows of the store, in the order in which it looks.
 type move struct {
 	codec   *codec
 	store   wire.Store
@@ -284,8 +289,8 @@ type move struct {
 // errOvertaken is the error of a renewal whose place another has taken.
 var errOvertaken = errors.New("another renewal was faster")
 
-// step makes the steps from the second on, on what it knows. The error is
-// session.ErrConflict where that was out of date.
+// step makes the steps from the second on, based on what it knows. The error is
+// session.ErrConflict if that is out of date.
 func (m *move) step(ctx context.Context) error {
 	p := pointer{Cookie: json.RawMessage(`{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}`)}
 	p.Renewed.To, p.Renewed.By, p.Renewed.worth = m.own.To, m.by, m.own.worth
@@ -310,8 +315,8 @@ func (m *move) step(ctx context.Context) error {
 	return m.store.CompareAndSwap(ctx, m.from, m.record, nil, trace)
 }
 
-// traceTTL is how much longer than a session that is not used again the way to it
-// stays, for a request with the old cookie that takes its time.
+// traceTTL is how much longer the pointer stays than a session that is not used again, for a slow
+// request with the old cookie.
 const traceTTL = 24 * time.Hour
 
 // put makes data what the store has under key, if that is old now.
@@ -325,8 +330,8 @@ func (m *move) put(ctx context.Context, key string, old, data []byte, ttl time.D
 	return m.store.CompareAndSwap(ctx, key, old, data, ttl)
 }
 
-// look reads anew what is there, and announces the renewal again where what Express saved,
-// or the announcement of a renewal that does not get on, has taken its place. The error is
+// look reads the keys again. If Express has saved over the announcement, or the announcement of a
+// renewal that does not go on has taken its place, look announces the renewal again. The error is
 // session.ErrNotFound if the session has ended; then nothing of it is left.
 func (m *move) look(ctx context.Context) (err error) {
 	if m.pointer, err = m.load(ctx, m.from+pointerSuffix); err != nil {
@@ -366,7 +371,7 @@ func (m *move) look(ctx context.Context) (err error) {
 	return session.ErrConflict // with what was read before the announcement
 }
 
-// load is the store's Load, and nil for what is not there.
+// load is the store's Load, but returns nil if nothing is there.
 func (m *move) load(ctx context.Context, key string) ([]byte, error) {
 	data, err := m.store.Load(ctx, key)
 	if errors.Is(err, session.ErrNotFound) {
@@ -387,7 +392,7 @@ func (m *move) end(ctx context.Context) (wire.Stored, error) {
 	return m.codec.Follow(ctx, m.store, m.from, time.Time{})
 }
 
-// giveUp deletes the copy, and finds out where the session is without it.
+// giveUp deletes the copy, and finds out where the session is.
 func (m *move) giveUp(ctx context.Context) (wire.Stored, error) {
 	if err := m.store.Delete(ctx, m.own.To); err != nil {
 		return wire.Stored{}, err

@@ -538,8 +538,8 @@ var keyAndDataCases = []testCase{
 
 const longestKey = 255
 
-// randomKey returns a key of the greatest length that does not compress, is no text, and
-// is the same in each run. (A database that compresses what it indexes takes a
+// randomKey returns a key of the greatest length that does not compress, is not text, and
+// is the same in each run. (A database that compresses its index accepts a
 // repeated letter of any length, and refuses real keys.)
 func randomKey(n int) string {
 	key := make([]byte, longestKey)
@@ -731,8 +731,8 @@ type raceOver struct{}
 
 // race lets goroutines that start at the same moment count up the record under key, each
 // a number of times or until the race is over. It returns how many swaps succeeded. A swap
-// that is not atomic by a few nanoseconds loses one of them, but only if another
-// happens to be as far on another processor: that takes many tries.
+// that is not atomic for a few nanoseconds loses one of them, but only if another goroutine
+// happens to be at the same point on another processor. That takes many attempts.
 func race(ctx context.Context, s session.Store, key string, over *atomic.Bool) (swapped int64, err error) {
 	// As measured: with two, or with a crowd, a torn swap is found later.
 	const racers, tries = 4, 200

@@ -1,30 +1,29 @@
 // Package storetest checks that a session.Store keeps its contract.
 //
-// A store's author runs it in a test:
+// The author of a store runs it in a test:
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, func(t *testing.T) session.Store { return newMyStore(t) })
 //	}
 //
-// There is a case for each sentence of the contract, which a failure quotes. The
-// optional capabilities ([session.KeyLister], [session.Clearer], [session.Validator])
-// are checked where the store has them. Where it has not, or answers with
-// [errors.ErrUnsupported], their cases are skipped.
+// There is a case for each sentence of the contract, and a failure quotes the sentence. The cases
+// of an optional capability ([session.KeyLister], [session.Clearer], [session.Validator]) are
+// skipped if the store does not have it, or answers with [errors.ErrUnsupported].
 //
 // # Which function
 //
-//   - [Run] runs all cases at once: a few seconds. The store of each case must be out of
-//     the way of the others', by a prefix or a table of its own.
-//   - [RunSequential] runs one case after the other: half a minute. It is for a store
-//     that there is only once, as a file or a shared database; newStore empties it.
-//   - [RunInBubble] passes the time by itself: a second. It is for a store in memory.
+//   - [Run] runs all cases at once, which takes a few seconds. Each case needs a store that the
+//     others do not share, by a prefix or a table of its own.
+//   - [RunSequential] runs one case after the other, which takes half a minute. It is for a store
+//     that exists once, such as a file or a shared database; newStore empties it.
+//   - [RunInBubble] lets time pass at once, and takes a second. It is for a store in memory.
 //
-// With each of them, some cases call their store from many goroutines at once. A swap
-// that is not atomic by a few nanoseconds only is found where there are two processors.
+// In each of them, some cases call their store from many goroutines at once. To find a swap
+// that is not atomic for a few nanoseconds, they need two processors.
 //
 // # One case alone
 //
-// Each case is a subtest, which needs no other. Its name is what a failure begins with:
+// Each case is a subtest that does not depend on the others. A failure begins with its name:
 //
 //	go test -run '^TestStore$/^swap by the same bytes$'
 package storetest
@@ -41,10 +40,9 @@ import (
 	"github.com/seed-4f96e14b/session"
 )
 
-// Run runs all cases at once, each on a store of its own from newStore: an empty one,
-// or one that nobody else writes to. It calls newStore for one case at a time. Time is
-// real; what it takes is the few seconds that the longest case waits for records to
-// expire.
+// Run runs all cases at once. Each gets a store of its own from newStore: an empty one,
+// or one that the other cases do not write to. Run makes one call of newStore at a time. It takes
+// a few seconds, because the longest case waits for records to expire.
 func Run(t *testing.T, newStore func(t *testing.T) session.Store) {
 	var running sync.WaitGroup
 	for _, c := range cases() {
@@ -62,8 +60,8 @@ func Run(t *testing.T, newStore func(t *testing.T) session.Store) {
 	running.Wait()
 }
 
-// RunSequential is Run with one case after the other. It calls newStore when the case
-// before has ended, and what that left to [testing.T.Cleanup] is done. So newStore may
+// RunSequential runs one case after the other. It calls newStore when the case
+// before has ended and its [testing.T.Cleanup] functions have run. So newStore may
 // return the same store each time, if it empties it.
 func RunSequential(t *testing.T, newStore func(t *testing.T) session.Store) {
 	for _, c := range cases() {
@@ -72,7 +70,7 @@ func RunSequential(t *testing.T, newStore func(t *testing.T) session.Store) {
 }
 
 // RunInBubble is RunSequential for a store that lives in this process alone, and takes
-// its time from package time: each case runs in a bubble of testing/synctest, where
+// its time from package time. Each case runs in a bubble of testing/synctest, in which
 // hours pass at once.
 func RunInBubble(t *testing.T, newStore func(t *testing.T) session.Store) {
 	for _, c := range cases() {
@@ -80,16 +78,16 @@ func RunInBubble(t *testing.T, newStore func(t *testing.T) session.Store) {
 	}
 }
 
-// A testCase checks one sentence of the contract. It returns its finding, rather than
-// failing a test, so that the suite can be tested: a broken store must be found.
+// A testCase checks one sentence of the contract. It returns its finding instead of
+// failing a test, so that the tests of this package can check that it finds a broken store.
 type testCase struct {
 	name, rule string
 	check      func(ctx context.Context, store session.Store) error
 }
 
-// raceTime is how long a case goes on with a race in which it finds nothing. It is some
-// hundred times what it takes to find a torn swap of nanoseconds in a store in memory, on
-// a machine that is busy with other things.
+// raceTime is how long a case goes on with a race in which it finds nothing. That is some
+// hundred times as long as it takes, on a busy machine, to find a swap in a store in memory that is
+// not atomic for a few nanoseconds.
 const raceTime = time.Second
 
 func (c *testCase) inRealTime(t *testing.T, store session.Store) error {
@@ -110,7 +108,7 @@ func after(d time.Duration) *atomic.Bool {
 	return over
 }
 
-// A lack is the finding that the store has not what the case is about.
+// A lack is the finding that the store does not have the capability that the case is about.
 type lack string
 
 func (l lack) Error() string { return string(l) }

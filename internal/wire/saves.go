@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// A Writer is the name of one that saves sessions, a Manager. It is random, so that one
-// that starts again has another.
+// A Writer is the name of a Manager that saves sessions. It is random, and new each time that the
+// program starts.
 type Writer [8]byte
 
 // A Save is a writer's save of a session. A writer makes one save of a session at a time,
@@ -16,11 +16,11 @@ type Save struct {
 	Number uint64
 }
 
-// Saves are the last saves of the writers that saved last, the latest first, as they stand in
-// a record: each with how many saves the session had had by then.
+// Saves are the last save of each of the last writers, the latest first, as they stand in
+// a record. Each has the number of saves that the session had had by then.
 type Saves []byte
 
-// SaveSize is how many bytes one element takes: the writer, the number, and the count.
+// SaveSize is how many bytes an element takes: the writer, the number, and the count.
 const SaveSize = len(Writer{}) + 8 + 8
 
 // maxWriters is how many writers a record remembers.
@@ -45,7 +45,7 @@ func (all Saves) Count() (count uint64) {
 	return count
 }
 
-// Stamp notes in the record that the save makes it.
+// Stamp notes in the record which save has made it.
 func (r *Record) Stamp(save Save) {
 	b := make([]byte, 0, min(len(r.Saves)+SaveSize, maxWriters*SaveSize))
 	b = append(b, save.Writer[:]...)
@@ -68,8 +68,8 @@ const (
 	Untellable         // so many have saved since that the record would not show it
 )
 
-// Outcome returns what became of a save that was based on a record with that count of
-// saves, now that the record is r.
+// Outcome returns what became of a save, if r is the record now. Based is how many saves the session
+// had had in the record that the save was based on.
 func (r *Record) Outcome(save Save, based uint64) Outcome {
 	oldest := uint64(0)
 	for b := range slices.Chunk(r.Saves, SaveSize) {

@@ -11,20 +11,20 @@ import (
 type ReplacedSecret struct {
 	Digest Digest
 
-	// Until is when the record forgets the secret, in Unix milliseconds. From then on its
-	// cookie is one that nobody knows.
+	// Until is when the record forgets the secret, in Unix milliseconds. From then on, its
+	// cookie is unknown.
 	Until int64
 
 	// Opens says that until then the secret opens the session as the current one does. If
-	// not, the secret is remembered for requests that were under way when it lost its
-	// worth: they must not take "not logged in" for an answer that counts.
+	// it does not, the secret is remembered for requests that were under way when it became
+	// worthless: to them, "not logged in" would be a wrong answer.
 	Opens bool
 }
 
 // ReplacedSecrets are a list of [ReplacedSecret], the latest last, as it stands in a record.
 type ReplacedSecrets []byte
 
-// ReplacedSize is how many bytes one element takes: the digest, and then the time with
+// ReplacedSize is how many bytes an element takes: the digest, and then the time, with
 // Opens in its lowest bit.
 const ReplacedSize = len(Digest{}) + 8
 
@@ -53,10 +53,10 @@ func NewReplacedSecrets(list ...ReplacedSecret) (all ReplacedSecrets) {
 type Standing uint8
 
 const (
-	Unknown   Standing = iota // it is not the session's, or no longer known
+	Unknown   Standing = iota // it is not the session's, or is no longer known
 	Current                   // it opens the session
-	InGrace                   // a renewal has replaced it, and it opens the session still
-	Worthless                 // it has just lost its worth
+	InGrace                   // a renewal has replaced it, and it still opens the session
+	Worthless                 // a renewal has just made it worthless
 )
 
 // Standing returns what the secret with the digest d is worth now. It takes as long for
@@ -79,17 +79,16 @@ func (r *Record) Standing(d Digest, now time.Time) Standing {
 	return standing
 }
 
-// Overlap is for how long a secret that has lost its worth is remembered.
+// Overlap is for how long a worthless secret is remembered.
 const Overlap = time.Minute
 
-// maxReplaced bounds how many secrets a record remembers that open it, and how many that
+// maxReplaced bounds how many secrets that open it a record remembers, and how many that
 // do not.
 const maxReplaced = 64
 
 // Renew makes next the session's secret. The one before opens the session for the time
-// grace more; with a grace of 0 it loses its worth at once, as does every other. Renew
-// reports whether it did so: a record with too many secrets that open it gets no further
-// one, and goes on with the one that it has.
+// grace more. With a grace of 0, that one and all others become worthless at once. Renew
+// reports whether it did this: if too many secrets open the record, it keeps the one that it has.
 func (r *Record) Renew(next Digest, now time.Time, grace time.Duration) bool {
 	replaced := slices.DeleteFunc(r.Replaced.All(), func(old ReplacedSecret) bool {
 		return old.Until <= now.UnixMilli()
