@@ -357,7 +357,7 @@ func (s *Session) touch(when occasion) {
 // forget drops the changes of a session that has ended.
 func (s *Session) forget() {
 	s.drop()
-	s.say(slog.LevelInfo, "session: ended while the request ran; what it changed ended with it", nil)
+	s.say(slog.LevelInfo, "session: the session ended while the request ran; the request's changes are dropped", nil)
 }
 
 // markEnded is called when the session is no longer in the store.

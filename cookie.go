@@ -103,11 +103,11 @@ func (c *Cookie) validate(isForeign bool) []error {
 	}
 	path := http.Cookie{Name: "x", Path: c.path()}
 	if path.Valid() != nil || !strings.HasPrefix(path.Path, "/") || strings.HasSuffix(path.Path, " ") || len(path.Path) > maxCookieAttribute {
-		refuse("Path is %q; it begins with '/', ends with no space, and has no ';' or control characters and at most %d bytes", c.Path, maxCookieAttribute)
+		refuse("Path is %q; it must begin with '/', not end with a space, have no ';' or control characters, and at most %d bytes", c.Path, maxCookieAttribute)
 	}
 	domain := http.Cookie{Name: "x", Domain: c.Domain}
 	if domain.Valid() != nil || strings.HasSuffix(c.Domain, ".") || len(c.Domain) > 255 {
-		refuse("Domain is %q; it is a host name, as example.com", c.Domain)
+		refuse("Domain is %q; use a host name, such as example.com", c.Domain)
 	} else if net.ParseIP(c.Domain) != nil {
 		refuse("Domain is the address %s; leave it empty for a cookie of this host", c.Domain)
 	}

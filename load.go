@@ -77,7 +77,7 @@ func (s *Session) find() error {
 			replaced = c.id.Handle
 		case errors.Is(err, ErrNotFound):
 		case errors.Is(err, ErrUnreadable):
-			s.say(slog.LevelWarn, "session: the stored record is unreadable, and left alone; its cookie opens nothing", err,
+			s.say(slog.LevelWarn, "session: the stored record is unreadable; it is left as it is, and its cookie opens nothing", err,
 				slog.String("session", s.manager.codec.LogHandle(c.id.Handle)))
 		default:
 			s.begin(absent)

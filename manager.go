@@ -52,7 +52,7 @@ func New(options Options) (*Manager, error) {
 		m.log(context.Background(), slog.LevelInfo, "session: no Secrets: signing with a random one, so cookies and sessions end with this process")
 	}
 	for _, weakness := range options.weakSecrets() {
-		m.log(context.Background(), slog.LevelWarn, "session: weak secret: who guesses it can sign cookies; put a better one first, here and in the other program, and remove this one when its sessions have ended", slog.Any("err", weakness))
+		m.log(context.Background(), slog.LevelWarn, "session: weak secret: anybody who guesses it can sign cookies; put a better one first, here and in the other program, and remove this one when its sessions have ended", slog.Any("err", weakness))
 	}
 	m.options.Secrets = nil
 	return m, nil

@@ -227,9 +227,9 @@ func (o *Options) validateSecrets() (errs []error) {
 		at := fmt.Sprintf("Secrets[%d]", i)
 		switch {
 		case secret == "":
-			refuseAt(at, "is empty, as an environment variable that is not set")
+			refuseAt(at, "is empty, like an environment variable that is not set")
 		case slices.Index(o.Secrets, secret) < i:
-			refuseAt(at, "stands in the list already")
+			refuseAt(at, "is in the list already")
 		}
 	}
 	if !o.WireFormat.IsForeign() {
@@ -252,7 +252,7 @@ func (o *Options) weakSecrets() (errs []error) {
 		case len(secret) < minSecretSize:
 			weak("has %d bytes, and needs %d or more", len(secret), minSecretSize)
 		case secret == exampleSecret:
-			weak("is the example of the README")
+			weak("is the example in the README")
 		case len(bytes.Trim([]byte(secret), secret[:1])) == 0:
 			weak("is one byte repeated")
 		}

@@ -471,7 +471,7 @@ func TestChangeAfterTheLastSave(t *testing.T) {
 	var kept *session.Session
 	v.get(use(func(s *session.Session) { nameKey.Get(s); kept = s }))
 	nameKey.Set(kept, "late")
-	if err := kept.Err(); !errors.Is(err, session.ErrClosed) || !strings.Contains(book.String(), "call without effect") {
+	if err := kept.Err(); !errors.Is(err, session.ErrClosed) || !strings.Contains(book.String(), "has no effect") {
 		t.Errorf("error %v, log %s", err, book)
 	}
 	check(t, "name", nameOf(v), "x")
@@ -550,11 +550,11 @@ func TestTimeoutHandlerDuringTheLastSave(t *testing.T) {
 			}), 10*time.Millisecond, "slow")
 			sp.on("S", func() error { time.Sleep(3 * time.Millisecond); return nil })
 			before := counterOf(v)
-			lines := strings.Count(book.String(), "call without effect")
+			lines := strings.Count(book.String(), "has no effect")
 			v.get(slow.ServeHTTP)
 			<-left
 			time.Sleep(time.Minute) // or the next line is left out
-			switch got, logged := counterOf(v)-before, strings.Count(book.String(), "call without effect")-lines; {
+			switch got, logged := counterOf(v)-before, strings.Count(book.String(), "has no effect")-lines; {
 			case got == 2 && err == nil && logged == 0:
 				saved++
 			case got == 1 && errors.Is(err, session.ErrClosed) && logged == 1:

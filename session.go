@@ -403,7 +403,7 @@ func (s *Session) fail(err error) error {
 	if err != nil && s.err == nil {
 		s.err = err
 		if s.reply.stage == closed {
-			s.say(slog.LevelError, "session: call without effect", err)
+			s.say(slog.LevelError, "session: a call after the end of the request has no effect", err)
 		}
 	}
 	return err

@@ -103,7 +103,7 @@ func refusedClient(client RedisClient) error {
 	case *redis.AutoPipeliner:
 		return errors.New("a RedisStore with a redis.AutoPipeliner, which may answer from a cache; use the client that it was made of")
 	case interface{ Options() *redis.RingOptions }:
-		return errors.New("a RedisStore with a redis.Ring, which gives the keys of a shard that is down to another, and undoes a logout when it is back; use redis.NewClient, NewFailoverClient or NewClusterClient")
+		return errors.New("a RedisStore with a redis.Ring, which moves the keys of a shard that is down to another one, and undoes a logout when the shard is back; use redis.NewClient, NewFailoverClient or NewClusterClient")
 	case interface{ Options() *redis.ClusterOptions }:
 		if c.Options().ReadOnly { // RouteByLatency and RouteRandomly set it
 			return errors.New("a RedisStore with a client that reads from replicas, which may not have heard of a logout; leave ReadOnly (or ReplicaOnly), RouteByLatency and RouteRandomly out of its options")

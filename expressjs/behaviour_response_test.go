@@ -111,7 +111,7 @@ func responseBehaviours() []behaviour {
 			b.get(func(s *session.Session) { kept = s; setUser("u1")(s) })
 			setUser("late")(kept)
 			expect(t, "user", b.user(), "u1")
-			expect(t, "lines in the log", site.log.count("call without effect"), 1)
+			expect(t, "lines in the log", site.log.count("has no effect"), 1)
 		}},
 		{"W-4", func(t *testing.T) {
 			b := newSite(t).visitor()

@@ -274,7 +274,7 @@ func sessionBehaviours() []behaviour {
 			b := site.has(t, "found", `{"userId":"u1"}`, time.Hour)
 			response := b.get(func(s *session.Session) { expect(t, "user", userKey.Get(s), "") })
 			expect(t, "status", response.StatusCode, http.StatusOK)
-			expect(t, "warnings", site.log.count("left alone"), 1)
+			expect(t, "warnings", site.log.count("left as it is"), 1)
 			expect(t, "the record is left alone", site.record(t, "found"), `{"userId":"u1"}`)
 			b.get(setUser("u2"))
 			expect(t, "a session can begin", b.user(), "u2")

@@ -178,7 +178,7 @@ func decodeMembers(data []byte) (f *foreign, values []wire.Value, own []byte, er
 		}
 	})
 	if err == nil && cookie == nil {
-		err = errors.New("no member cookie")
+		err = errors.New("without a member cookie")
 	}
 	if err == nil {
 		f.cookie, err = decodeCookie(cookie)
@@ -245,10 +245,10 @@ func members(data []byte) (all []member, err error) {
 // only the ends of its members are looked for.
 func eachMember(data []byte, visit func(rawName, value []byte)) error {
 	if !json.Valid(data) {
-		return errors.New("no JSON")
+		return errors.New("not JSON")
 	}
 	if data = skipSpace(data); data[0] != '{' {
-		return errors.New("no JSON object")
+		return errors.New("not a JSON object")
 	}
 	for data = skipSpace(data[1:]); data[0] != '}'; {
 		if data[0] == ',' {
@@ -309,7 +309,7 @@ func decodeName(raw []byte) []byte {
 func decodeCookie(data []byte) (*cookieMember, error) {
 	all, err := members(data)
 	if err != nil {
-		return nil, errors.New("the member cookie is no object")
+		return nil, errors.New("the member cookie is not an object")
 	}
 	c := &cookieMember{members: all}
 	text := func(name string) string {
@@ -359,7 +359,7 @@ func decodeMaxAge(value []byte) (wire.MaxAge, error) {
 	}
 	var ms float64
 	if err := json.Unmarshal(value, &ms); err != nil {
-		return 0, errors.New("cookie.originalMaxAge is no number")
+		return 0, errors.New("cookie.originalMaxAge is not a number")
 	}
 	const most = float64(math.MaxInt64 / int64(time.Millisecond) / 2)
 	return wire.NewMaxAge(time.Duration(min(max(ms, 1), most)) * time.Millisecond), nil

@@ -123,7 +123,7 @@ func (c *codec) Follow(ctx context.Context, store wire.Store, at string, since t
 	return wire.Stored{}, errTooManyRenewals
 }
 
-var errTooManyRenewals = fmt.Errorf("a session that was renewed more than %d times while a cookie of its beginning was in use", maxRenewals)
+var errTooManyRenewals = fmt.Errorf("a session that was renewed more than %d times while its first cookie was in use", maxRenewals)
 
 // load reads what is under the key. If the session has moved, that is empty data, and the record
 // is empty too.
