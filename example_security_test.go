@@ -17,11 +17,10 @@ import (
 	"github.com/seed-4f96e14b/session"
 )
 
-// What docs/security.md leaves to the application, each as a program.
+// These programs are the recipes of docs/security.md for what the application does.
 
-// A new password ends all other sessions of the user. The version of the credential,
-// which every request compares, ends also those that a login is about to make, and those
-// that a list does not reach.
+// A new password ends all other sessions of the user. Every request compares the version of the
+// credential. So a session that a login is just beginning ends too, and one that is in no list.
 func Example_endOtherSessions() {
 	const (
 		userIDKey  session.Key[int64] = "userId"
@@ -78,7 +77,7 @@ func Example_endOtherSessions() {
 
 // At most two sessions for a user: a third login ends the oldest. The ids are kept with the
 // user, in the application's own database, so that nothing has to search the sessions. The
-// same list can be shown to the user, to end one of them: an id is no secret.
+// application can show the user this list, to end one of them: an id is not a secret.
 func Example_limitOfSessions() {
 	const limit = 2
 	const userIDKey session.Key[int64] = "userId"
@@ -127,8 +126,8 @@ func Example_limitOfSessions() {
 	// user 42
 }
 
-// Whoever changes an email address has entered the password within the last five minutes.
-// The time of that is a value of the session.
+// A user who changes the email address must have entered the password within the last five
+// minutes. A value of the session says when that was.
 func Example_reauthentication() {
 	const authenticatedKey session.Key[time.Time] = "authenticatedAt"
 	now := time.Now() // time.Now(), where no example has to pass the time
@@ -205,8 +204,8 @@ func Example_crossOriginProtection() {
 	// cross-site 403
 }
 
-// A session is bound to properties of the client, as a weak sign of theft: who comes with
-// others is logged out. An update of the browser does that too, so take what seldom changes.
+// A session is bound to properties of the client, whose change is a weak sign of theft: a client
+// with others is logged out. An update of the browser does that too, so take what seldom changes.
 func Example_bindToClient() {
 	const clientKey session.Key[[]byte] = "client"
 	client := func(r *http.Request) []byte {

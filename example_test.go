@@ -65,8 +65,8 @@ func Example() {
 	// views: 2
 }
 
-// A login begins a new session, so that a cookie planted in the browser before is
-// worth nothing after.
+// A login begins a new session, so that a cookie which an attacker has planted in the browser
+// is worthless.
 func ExampleSession_Regenerate() {
 	const userIDKey session.Key[int64] = "userId"
 
@@ -98,8 +98,8 @@ func ExampleSession_Regenerate() {
 	// user 42, cart ["tea"]
 }
 
-// A logout deletes the record and the cookie. Its error needs no handling: the
-// response is an error already.
+// A logout deletes the record and the cookie. If it fails, the response is an error, whatever
+// the handler does.
 func ExampleSession_Destroy() {
 	sessions, _ := session.New(session.Options{Secrets: []string{exampleSecret}})
 	mux := http.NewServeMux()
@@ -152,7 +152,7 @@ func ExampleKey_Pop() {
 	// Welcome.
 }
 
-// Update counts every request, also when many change one session at once.
+// Update counts every request, even if many change one session at once.
 func ExampleKey_Update() {
 	const viewsKey session.Key[int] = "views"
 
@@ -174,7 +174,7 @@ func ExampleKey_Update() {
 	// 52
 }
 
-// A test of a handler that needs a login puts one before it.
+// To test a handler that needs a login, put one before it.
 func ExampleManager_Handler() {
 	profile := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "hello %s", nameKey.Get(session.From(r.Context())))
@@ -244,8 +244,8 @@ func ExampleSession_SetMaxAge() {
 	//  Path=/; Max-Age=2592000; HttpOnly; Secure; SameSite=Lax
 }
 
-// An auditStore is a store of one's own: it writes down what it is asked and leaves
-// the work to another. Package storetest tests such a store.
+// An auditStore records the calls that it gets, and passes them on to another store. Package
+// storetest tests it.
 type auditStore struct {
 	session.Store
 	log *slog.Logger
@@ -263,7 +263,7 @@ func (s *auditStore) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-// A store of one's own implements four methods, or embeds a store and changes some.
+// To write a store, implement four methods, or embed a store and change some.
 func ExampleStore() {
 	withoutTime := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
@@ -292,8 +292,8 @@ func ExampleStore() {
 	// level=INFO msg="session ended" ok=true
 }
 
-// In Express, what a handler changes inside of req.session is saved. Here a value
-// that Get hands out is a copy: what is not Set or Updated is lost.
+// In Express, a change to an object in req.session is saved. Here Get returns a copy, and a
+// change to it is lost unless the handler calls Set or Update.
 func ExampleKey_incorrect() {
 	const cartKey session.Key[map[string]int] = "cart"
 
@@ -348,8 +348,8 @@ func ExampleRedisStore() {
 	// <nil>
 }
 
-// A handler that streams saves first: what it changes later could not be told to
-// the client any more.
+// A handler that streams saves first: after the first byte, the client could not learn that a
+// save has failed.
 func ExampleSession_Save() {
 	sessions, _ := session.New(session.Options{Secrets: []string{exampleSecret}})
 	stream := func(w http.ResponseWriter, r *http.Request) {
@@ -372,8 +372,8 @@ func ExampleSession_Save() {
 	// event 2
 }
 
-// An ErrorHandler answers in the application's own form when the session could not be
-// loaded or saved.
+// An ErrorHandler answers in the application's own format if the session could not be loaded or
+// saved.
 func ExampleOptions_errorHandler() {
 	sessions, _ := session.New(session.Options{
 		Secrets: []string{exampleSecret},
@@ -398,8 +398,8 @@ func ExampleOptions_errorHandler() {
 	// 503 {"error":"try again later"}
 }
 
-// Once an hour the session gets another cookie. The requests that the browser has under way
-// with the one before stay logged in: it is good for 30 seconds more.
+// Once an hour the session gets another cookie. The old one is good for 30 seconds more, so the
+// requests that the browser has under way with it stay logged in.
 func ExampleSession_Renew() {
 	const (
 		userIDKey  session.Key[int64]     = "userId"

@@ -16,8 +16,8 @@ const (
 	roleKey   session.Key[string] = "role"
 )
 
-// newHandler returns the whole service. Cross-origin protection stands outside, so
-// that a forged request gets nowhere near a session.
+// newHandler returns the whole service. The cross-origin protection is outermost, so that a
+// forged request is refused before a session is loaded.
 func newHandler(sessions *session.Manager, users *users) http.Handler {
 	api := &api{users}
 	mux := http.NewServeMux()

@@ -1,6 +1,6 @@
-// Express is the way from an Express app to Go, route by route: one program that answers
-// the routes which have moved, and passes everything else on to the Express app in node/.
-// Both have the same sessions.
+// Express shows the way from an Express app to Go, route by route. It answers the routes that
+// have moved, and passes all other requests on to the Express app in node/. Both have the same
+// sessions.
 //
 // It is configured by the environment:
 //

@@ -13,14 +13,14 @@ import (
 	"github.com/seed-4f96e14b/session/expressjs"
 )
 
-// newHandler returns the whole service, as it is on the way.
+// newHandler returns the whole service: some routes have moved, and the rest has not.
 func newHandler(sessions *session.Manager, express *url.URL, production bool) http.Handler {
 	mux := http.NewServeMux()
 
 	// First everything goes to Express, which sees to the sessions of its own routes.
 	mux.Handle("/", proxyTo(express, production))
 
-	// Then one route after the other moves. A line less, and it is back in Express.
+	// Then one route after the other moves. Without its line, a route is back in Express.
 	crossOrigin := http.NewCrossOriginProtection()
 	moved := func(pattern string, handler http.HandlerFunc) {
 		mux.Handle(pattern, crossOrigin.Handler(sessions.Handler(handler)))
