@@ -59,7 +59,7 @@ const (
 )
 
 // next decides what a save does, as shouldSave and shouldTouch do in express-session. The
-// first line that fits counts.
+// first line that fits counts. Stored is found or saved.
 //
 //	the session is   and                                                          the step is
 //	failed           an earlier Save has renewed it: that stays the client's      confirm
