@@ -152,9 +152,10 @@ func (l wrk) run(addr string, work Workload, cookies string, seconds float64) (s
 	if err := cmd.Start(); err != nil {
 		return seen, err
 	}
-	interrupt := time.AfterFunc(time.Duration(seconds*float64(time.Second)), func() { cmd.Process.Signal(os.Interrupt) })
-	defer interrupt.Stop()
+	ended := make(chan struct{})
+	go interruptAfter(time.Duration(seconds*float64(time.Second)), cmd.Process, ended)
 	err = cmd.Wait()
+	close(ended)
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGINT && seconds < 10 {
 		return l.run(addr, work, cookies, 2*seconds) // a busy machine had not started it yet
 	}
@@ -162,6 +163,21 @@ func (l wrk) run(addr string, work Workload, cookies string, seconds float64) (s
 		return seen, fmt.Errorf("wrk: %w\n%s", err, output.Bytes())
 	}
 	return seen, json.Unmarshal(output.Bytes()[bytes.LastIndexByte(bytes.TrimSpace(output.Bytes()), '\n')+1:], &seen)
+}
+
+// interruptAfter interrupts the process when that time is over, and again until it has ended. wrk
+// misses an interrupt that comes before it waits for one, if its parent ignores them.
+func interruptAfter(d time.Duration, process *os.Process, ended <-chan struct{}) {
+	const again = 500 * time.Millisecond
+	for {
+		select {
+		case <-time.After(d):
+			process.Signal(os.Interrupt)
+			d = again
+		case <-ended:
+			return
+		}
+	}
 }
 
 // A use is what a server's process has used since it began.
