@@ -6,30 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"time"
 
 	"github.com/seed-4f96e14b/session/internal/records"
 	"github.com/seed-4f96e14b/session/internal/wire"
 )
 
-// This file decides what is saved, and when. Its unexported methods, and those in load.go and
-// reply.go, are called with s.mu held. Those that talk to the store are called by a goroutine
-// that has acquired the session, and give up s.mu meanwhile; see outside.
-
-// A phase is what is known of the session's record.
-type phase uint8
-
-const (
-	unasked phase = iota // nobody has looked
-	absent               // it is in no store
-	begun                // it is in no store, and is saved even if it is empty: Regenerate has begun it
-	found                // it is in the store, as it was loaded
-	saved                // it is in the store, as this request has saved it
-	stale                // another request has just replaced the cookie: it is empty, and cannot be saved
-	ended                // it was in the store, and is gone
-)
-
-func (p phase) isStored() bool { return p == found || p == saved }
+// This file decides what is saved, and when.
 
 // An occasion is when a save may be due.
 type occasion uint8
@@ -360,20 +342,6 @@ func (s *Session) forget() {
 	s.say(slog.LevelInfo, "session: the session ended while the request ran; the request's changes are dropped", nil)
 }
 
-// markEnded is called when the session is no longer in the store.
-func (s *Session) markEnded() {
-	s.phase = ended
-	s.reply.cookie = keepCookie
-}
-
-// drop empties the draft. Only the time at which the session began stays.
-func (s *Session) drop() {
-	s.needDates()
-	created := time.UnixMilli(s.draft.Created)
-	s.draft = draft{}
-	s.dateFrom(created)
-}
-
 // install makes st what the store has and what the handler sees. The changes after the first n were
 // made while st was written, and are made again on it.
 func (s *Session) install(as phase, st wire.Stored, n int) error {
@@ -390,21 +358,6 @@ func (s *Session) install(as phase, st wire.Stored, n int) error {
 	}
 	s.draft.Record = next
 	return nil
-}
-
-// outside runs f without s.mu. If f panics, nobody knows what it has done, so the session fails,
-// also for a handler that recovers.
-func (s *Session) outside(f func()) {
-	returned := false
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		if !returned {
-			s.fail(errors.New("session: a panic interrupted a call of the store, or a function given to Update"))
-		}
-	}()
-	f()
-	returned = true
 }
 
 // Retired are the records that the request is to delete, because it ends their session.

@@ -86,6 +86,7 @@ package session
 //	manager.go                     New, From, and sessions from outside of a request
 //	middleware.go                  Handler, and the ResponseWriter that saves before the first byte
 //	session.go, key.go, json.go    what a handler calls: Session and Key
+//	state.go                       what a session knows, and its lock
 //	load.go                        what the request brought, and the session that it opens
 //	commit.go                      what is saved, and when
 //	reply.go                       what cookie is sent, and what else the response says

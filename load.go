@@ -117,44 +117,6 @@ func (s *Session) reload() (err error) {
 	return err
 }
 
-// show makes st what the store has and what the handler sees.
-func (s *Session) show(st wire.Stored) {
-	s.stored = st
-	s.draft.Record, s.draft.changes = s.stored.Copy(), nil
-}
-
-// begin makes the session an empty one that is in no store.
-func (s *Session) begin(as phase) {
-	if s.phase != unasked { // before that there is nothing to clear
-		s.id, s.stored, s.draft, s.opened = wire.ID{}, wire.Stored{}, draft{}, opened{}
-		if s.reply.cookie != removeCookie {
-			s.reply.cookie = keepCookie
-		}
-	}
-	s.phase = as
-}
-
-// needID gives a new session its id. Most anonymous requests need none.
-func (s *Session) needID() {
-	if s.id.Handle == "" {
-		s.id = s.manager.codec.NewID()
-	}
-}
-
-// needDates gives a session that is not stored the time at which it begins. Most anonymous requests
-// need none.
-func (s *Session) needDates() {
-	if !s.phase.isStored() && s.draft.Created == 0 {
-		s.dateFrom(time.Now())
-	}
-}
-
-// dateFrom makes the session one that begins now.
-func (s *Session) dateFrom(now time.Time) {
-	s.manager.codec.Begin(&s.draft.Record, now)
-	s.draft.Used = now.UnixMilli()
-}
-
 // Opened is how the request got into its session.
 type opened struct {
 	standing    wire.Standing // of the secret in its cookie; Unknown if no cookie opened a session

@@ -5,10 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/http"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/seed-4f96e14b/session/internal/records"
@@ -24,42 +20,6 @@ import (
 type Session struct {
 	*state
 }
-
-// A state is what a Session knows. It is behind a pointer because of package fmt, which prints
-// all fields of a struct, without calling its Format method, for a verb that does not fit, such
-// as %w in Sprintf.
-type state struct {
-	manager *Manager
-	outer   *Session      // of a manager wrapped around this one
-	request *http.Request // as it came, without this session in its context
-	inner   *http.Request // as the handler gets it
-
-	lookedLate atomic.Bool // the first look came after the header; the ResponseWriter clears it
-
-	mu      sync.Mutex // guards all that follows
-	phase   phase
-	opened  opened
-	busy    turnstile
-	brought brought     // the request's cookies
-	id      wire.ID     // of the session as it is saved or will be; zero until it is needed
-	stored  wire.Stored // what the store had when we last looked
-	draft   draft
-	retired retired
-	reply   reply
-	err     error     // the first
-	lines   []logLine // to be written when mu is free
-}
-
-// A draft is what the handler has made of the session.
-type draft struct {
-	wire.Record                  // what the handler sees
-	changes     []change         // those that made it out of what is stored
-	renewal     *records.Renewal // that the next save is to make; nil for none
-}
-
-// secret returns the digest of the secret in the client's cookie, or in the one that the client
-// is about to get.
-func (s *Session) secret() wire.Digest { return wire.DigestOf(s.id.Secret) }
 
 type contextKey struct{}
 
@@ -377,83 +337,6 @@ func (s *Session) Err() error {
 // Format implements [fmt.Formatter]. No verb prints what the session holds.
 func (Session) Format(f fmt.State, _ rune) {
 	fmt.Fprint(f, "session.Session")
-}
-
-// unlock ends a method that holds s.mu, and then writes its log lines: the logger may look at the
-// session itself.
-func (s *Session) unlock() {
-	lines := s.lines
-	s.lines = nil
-	s.mu.Unlock()
-	for _, l := range lines {
-		s.manager.logLine(s.request.Context(), s.inner.Pattern, l)
-	}
-}
-
-// say adds a log line, which unlock writes. The line names the session if its id is known.
-func (s *Session) say(level slog.Level, text string, err error, attrs ...slog.Attr) {
-	if s.id.Handle != "" {
-		attrs = append(attrs, slog.String("session", s.manager.codec.LogHandle(s.id.Handle)))
-	}
-	s.lines = append(s.lines, logLine{level: level, text: text, err: err, attrs: attrs})
-}
-
-// fail remembers err if it is the session's first error, and returns it.
-func (s *Session) fail(err error) error {
-	if err != nil && s.err == nil {
-		s.err = err
-		if s.reply.stage == closed {
-			s.say(slog.LevelError, "session: a call after the end of the request has no effect", err)
-		}
-	}
-	return err
-}
-
-// A turnstile lets one goroutine of a request through at a time: one that talks to the store, or
-// that is about to replace the cookie.
-type turnstile struct {
-	taken bool
-	freed chan struct{} // closed when it is free again; nil if nobody waits
-}
-
-// acquire waits until no other goroutine of the request talks to the store. It is called with
-// s.mu held, and gives that up while it waits. The wait is bounded, so that a function given to
-// Update that calls the session ends in an error and not in a deadlock.
-func (s *Session) acquire() error {
-	if !s.busy.taken {
-		s.busy.taken = true
-		return nil
-	}
-	timeout := time.NewTimer(maxCalls * min(s.manager.options.StoreTimeout, records.Forever/maxCalls))
-	defer timeout.Stop()
-	for s.busy.taken {
-		if s.busy.freed == nil {
-			s.busy.freed = make(chan struct{})
-		}
-		freed := s.busy.freed
-		s.mu.Unlock()
-		select {
-		case <-freed:
-			s.mu.Lock()
-		case <-timeout.C:
-			s.mu.Lock()
-			return fmt.Errorf("%w: another call of the same request is still waiting for it", ErrUnavailable)
-		}
-	}
-	s.busy.taken = true
-	return nil
-}
-
-// maxCalls is for how many calls of the store acquire waits, each as slow as it may be.
-const maxCalls = 10
-
-// release lets the next goroutine through that waits in acquire.
-func (s *Session) release() {
-	s.busy.taken = false
-	if s.busy.freed != nil {
-		close(s.busy.freed)
-		s.busy.freed = nil
-	}
 }
 
 // open loads the session if nobody has, and counts as use. Whatever the handler reads or changes
