@@ -59,32 +59,31 @@ const (
 //	ended            has changes                                                  forget
 //	                 none of these                                                nothing
 func (s *Session) next(when occasion) step {
-	options := &s.manager.options
-	hasValues := !s.draft.IsEmpty()
+	options, isStored := &s.manager.options, s.phase.isStored()
 	switch {
 	case s.err != nil && when == atCommit && s.reply.cookie == oweIssue:
 		return confirm
 	case s.err != nil:
 		return nothing
-	case s.phase == absent && when.afterHeader() && (hasValues || when.isSave()):
+	case s.phase == absent && when.afterHeader() && (!s.draft.IsEmpty() || when.isSave()):
 		return headerSent
-	case s.phase == absent && (hasValues || when.isSave()):
+	case s.phase == absent && (!s.draft.IsEmpty() || when.isSave()):
 		return create
 	case s.phase == absent && options.SaveUninitialized && when == atCommit && s.reply.cookie != removeCookie:
 		return create
 	case s.phase == begun:
 		return create
-	case s.phase.isStored() && when.isSave():
+	case isStored && when.isSave():
 		return replace
-	case s.phase.isStored() && s.isChanged():
+	case isStored && s.isChanged():
 		return replace
 	case s.phase == found && options.Resave:
 		return replace
-	case s.phase.isStored() && when == atCommit && s.reply.cookie.isOwed():
+	case isStored && when == atCommit && s.reply.cookie.isOwed():
 		return confirm
-	case s.phase.isStored() && !options.DisableTouch && s.wasUsed(when) && s.manager.records.IsDue(&s.stored.Record):
+	case isStored && !options.DisableTouch && s.wasUsed(when) && s.manager.records.IsDue(&s.stored.Record):
 		return touch
-	case s.phase == stale && hasValues:
+	case s.phase == stale && !s.draft.IsEmpty():
 		return renewed
 	case s.phase == ended && (len(s.draft.changes) > 0 || s.draft.renewal != nil):
 		return forget
@@ -142,8 +141,9 @@ func (s *Session) commit() error {
 	defer s.release()
 	s.reply.stage = sent
 	if s.err == nil {
-		_, err := s.do(s.next(atCommit), atCommit)
-		s.fail(s.about(err))
+		if _, err := s.do(s.next(atCommit), atCommit); err != nil {
+			s.fail(s.about(err))
+		}
 	} else if s.phase == begun { // the old session ends, although the new one cannot begin
 		if err := s.deleteRetired(); err != nil {
 			s.say(slog.LevelError, "session: the session to be replaced could not be deleted", err)
@@ -190,8 +190,11 @@ func (s *Session) finish() error {
 		next := s.next(atEnd)
 		_, err := s.do(next, atEnd)
 		s.release()
-		if err != nil || next == nothing || len(s.draft.changes) == 0 {
+		switch {
+		case err != nil:
 			return s.fail(s.about(err))
+		case next == nothing || len(s.draft.changes) == 0:
+			return nil
 		}
 	}
 	return s.fail(fmt.Errorf("a goroutine of the request goes on changing the session: %w", ErrClosed))

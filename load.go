@@ -23,13 +23,17 @@ func (s *Session) load() {
 		s.fail(ErrClosed)
 		return
 	}
-	if s.fail(s.acquire()) != nil {
+	if err := s.acquire(); err != nil {
+		s.fail(err)
 		return
 	}
 	defer s.release()
-	if s.phase == unasked { // no other goroutine was faster
-		s.readCookies()
-		s.fail(s.find())
+	if s.phase != unasked { // another goroutine was faster
+		return
+	}
+	s.readCookies()
+	if err := s.find(); err != nil {
+		s.fail(err)
 	}
 }
 

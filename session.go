@@ -388,7 +388,8 @@ func (s *Session) apply(c change) bool {
 	}
 	s.open()
 	s.needDates()
-	if s.fail(c.Make(&s.draft.Record)) != nil {
+	if err := c.Make(&s.draft.Record); err != nil {
+		s.fail(err)
 		return false
 	}
 	if s.draft.changes == nil {

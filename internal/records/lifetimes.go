@@ -67,9 +67,9 @@ const moves = 20
 // IsDue reports whether it is time to write that the session is used now, which moves its
 // deadline.
 func (k *Keeper) IsDue(r *wire.Record) bool {
-	now := time.Now()
-	part := k.lifetime(r).Milliseconds() / moves
-	return now.UnixMilli()-r.Used >= part || k.deadline(r, now)-r.Kept >= part
+	now, lifetime := time.Now().UnixMilli(), k.lifetime(r).Milliseconds()
+	part, deadline := lifetime/moves, min(now+lifetime, k.absoluteEnd(r))
+	return now-r.Used >= part || deadline-r.Kept >= part
 }
 
 // ttl returns for how long the store is to keep a session that is used now.
