@@ -64,7 +64,8 @@ func (k *Keeper) put(now time.Time, at string, next, old *wire.Record, call func
 		key, size := next.Largest()
 		return wire.Stored{}, fmt.Errorf("%w: %d bytes, and MaxBytes is %d; the largest value is that of key %q with %d bytes", wire.ErrTooLarge, len(data), k.MaxBytes, key, size)
 	}
-	switch err := call(data, k.ttl(next, now)); {
+	ttl := k.Codec.TTL(time.Duration(next.Kept-now.UnixMilli()) * time.Millisecond)
+	switch err := call(data, ttl); {
 	case errors.Is(err, wire.ErrConflict):
 		return wire.Stored{}, err
 	case err != nil:

@@ -73,6 +73,7 @@ func (k *Keeper) IsDue(r *wire.Record) bool {
 }
 
 // ttl returns for how long the store is to keep a session that is used now.
-func (k *Keeper) ttl(r *wire.Record, now time.Time) time.Duration {
+func (k *Keeper) ttl(r *wire.Record) time.Duration {
+	now := time.Now()
 	return k.Codec.TTL(time.Duration(k.deadline(r, now)-now.UnixMilli()) * time.Millisecond)
 }

@@ -251,8 +251,7 @@ func (k *Keeper) renew(r *Replacement) (renews bool, err error) {
 
 // settle ends a renewal whose record is stored as st.
 func (k *Keeper) settle(ctx context.Context, r *Replacement, st wire.Stored, save wire.Save) (wire.Stored, error) {
-	ttl := func(r *wire.Record) time.Duration { return k.ttl(r, time.Now()) }
-	st, err := k.Codec.Settle(ctx, k.Store, r.Renewal.Next, st, save, ttl)
+	st, err := k.Codec.Settle(ctx, k.Store, r.Renewal.Next, st, save, k.ttl)
 	switch {
 	case errors.Is(err, wire.ErrNotFound):
 		return wire.Stored{}, err
