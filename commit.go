@@ -139,7 +139,7 @@ func (s *Session) commit() error {
 		return s.fail(err)
 	}
 	defer s.release()
-	s.reply.stage = sent
+	s.reply.stage = sent // from here on a change that needs another cookie comes too late
 	if s.err == nil {
 		if _, err := s.do(s.next(atCommit), atCommit); err != nil {
 			s.fail(s.about(err))
@@ -150,6 +150,8 @@ func (s *Session) commit() error {
 		}
 	}
 	if s.err != nil {
+		// The response is an error. What an earlier Save has stored is still the client's, so
+		// next may have a cookie to confirm. If that fails, the first error counts.
 		_, _ = s.do(s.next(atCommit), atCommit)
 	}
 	return s.err
@@ -187,6 +189,8 @@ func (s *Session) finish() error {
 		if err := s.acquire(); err != nil {
 			return s.fail(err)
 		}
+		// Goroutines of the handler may change the session while it is saved. Then it is saved
+		// again.
 		next := s.next(atEnd)
 		_, err := s.do(next, atEnd)
 		s.release()
@@ -225,6 +229,8 @@ func (s *Session) create(when occasion) error {
 		return err
 	}
 	if err := s.deleteRetiredWithin(ctx); err != nil {
+		// After a login the old session must be gone, because an attacker may have its cookie.
+		// So the login fails, and the user can try again.
 		s.outside(func() { m.records.TakeBack(ctx, id.Handle) })
 		return err
 	}
@@ -253,11 +259,11 @@ func (s *Session) replace(when occasion) (isSaved bool, err error) {
 	var st wire.Stored
 	s.outside(func() { st, err = m.records.Replace(ctx, r) })
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrNotFound): // a logout is not an error, and what it ended stays ended
 		s.markEnded()
 		s.forget()
 		return false, nil
-	case errors.Is(err, ErrRenewed) && !did.changed:
+	case errors.Is(err, ErrRenewed) && !did.changed: // nothing is lost
 		return false, s.overtaken(n)
 	case err != nil:
 		return false, err
@@ -267,7 +273,7 @@ func (s *Session) replace(when occasion) (isSaved bool, err error) {
 	if !did.renewed && st.Resets != old.Resets { // another has made the cookie worthless since
 		return true, s.overtaken(n)
 	}
-	if did.renewed {
+	if did.renewed { // with package expressjs, under another key too
 		s.id = wire.ID{Handle: st.At, Secret: renewal.Next.Secret}
 	}
 	s.stored = st
@@ -401,7 +407,7 @@ func (s *Session) deleteRetiredWithin(ctx context.Context) (err error) {
 	if s.retired.failed != nil {
 		return s.retired.failed
 	}
-	for len(s.retired.handles) > 0 && err == nil {
+	for len(s.retired.handles) > 0 && err == nil { // those that fail stay listed, for another attempt
 		s.outside(func() { err = s.manager.records.Remove(ctx, s.retired.handles[0]) })
 		switch {
 		case err == nil:

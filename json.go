@@ -23,7 +23,7 @@ func encodeJSON[T any](v T) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(&v); err != nil { // by its address, for a MarshalJSON of *T
+	if err := enc.Encode(&v); err != nil { // the address, so that a MarshalJSON of *T is found
 		return nil, err
 	}
 	value := bytes.TrimSuffix(b.Bytes(), []byte("\n"))

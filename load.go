@@ -67,6 +67,8 @@ func (s *Session) find() error {
 		if looks++; looks > maxLooks {
 			break
 		}
+		// A store that cannot tell about one cookie ends the search: the next cookie might open
+		// another session than the one that this request has.
 		var st wire.Stored
 		var standing wire.Standing
 		var err error
@@ -148,6 +150,8 @@ type candidate struct {
 // of our name.
 func (b *brought) readFrom(r *http.Request, m *Manager) {
 	b.read = true
+	// A client may send thousands of cookies, so equal ones are verified once, and most requests
+	// need no map.
 	var seen map[wire.ID]bool // all candidates but the first
 	last := ""                // a value that is repeated is verified once
 	for _, line := range r.Header["Cookie"] {
@@ -218,7 +222,7 @@ func cookieValue(pair, name string) (value string, quoted, ok bool) {
 	if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
 		value, quoted = value[1:len(value)-1], true
 	}
-	for i := range len(value) {
+	for i := range len(value) { // as net/http's validCookieValueByte does
 		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
 			return "", false, false
 		}

@@ -33,7 +33,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			return
 		}
 		m.mustNotShareName(outer)
-		var exchange struct {
+		var exchange struct { // in one piece of memory, because every request needs it
 			session Session
 			state   state
 			writer  responseWriter
@@ -44,10 +44,11 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		s.inner = r.WithContext(context.WithValue(r.Context(), contextKey{}, s))
 		rw.ResponseWriter, rw.session = w, s
 		if header := w.Header(); len(header) > 0 {
-			rw.before = header.Clone()
+			rw.before = header.Clone() // for a response that replaces the handler's
 		}
 		returned := false
 		defer rw.end(&returned)
+		// A handler that changes something must not take an outage for "not logged in".
 		if m.loadsAlways() || !isSafe(r.Method) {
 			if err := s.preload(); err != nil {
 				rw.fail(err)
@@ -199,7 +200,7 @@ func (w *responseWriter) commit(status int) error {
 		}
 		return w.err
 	}
-	err := w.session.commit()
+	err := w.session.commit() // if it panics, the fate is undecided: somebody may recover, and answer
 	switch {
 	case err == nil:
 		w.fate = passes
@@ -255,7 +256,7 @@ func (w *responseWriter) finish() {
 	if err := w.session.finish(); err != nil {
 		w.cutOff(err)
 	}
-	if w.fate == cut {
+	if w.fate == cut { // net/http then closes the connection, or resets the stream
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -308,6 +309,8 @@ func isWritten(w http.ResponseWriter) bool {
 func (w *responseWriter) fail(err error) {
 	w.fate, w.err = replaced, err
 	w.log("session: request failed", err)
+	// The handler's header would describe a response that is not sent. What stands outside, such
+	// as a middleware that sets security headers, had set its own before.
 	header := w.ResponseWriter.Header()
 	clear(header)
 	maps.Copy(header, w.before)

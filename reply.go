@@ -177,12 +177,15 @@ func (m *Manager) cookieLife(r *wire.Record) time.Duration {
 	return life
 }
 
+// setCookie adds the Set-Cookie line. A cache must not give it to anybody else.
 func (s *Session) setCookie(h http.Header, line string) {
 	s.addVary(h)
 	h.Add("Set-Cookie", line)
 	h.Set("Cache-Control", "no-store")
 }
 
+// addVary tells caches that the response depends on the cookie. The usual case, a header without
+// Vary, allocates nothing.
 func (s *Session) addVary(h http.Header) {
 	if _, ok := h["Vary"]; !ok {
 		s.reply.vary[0] = "Cookie"

@@ -21,6 +21,7 @@ type boundedStore struct {
 	dials   *dials        // of its client
 }
 
+// bounded returns the store as a Manager calls it: no call outlives its context.
 func bounded(store Store, timeout time.Duration) *boundedStore {
 	b := &boundedStore{store: store, timeout: timeout}
 	// Other stores get a new goroutine for each call. An idle one would outlive a
@@ -47,11 +48,14 @@ func (b *boundedStore) Delete(ctx context.Context, key string) error {
 	return tell(ctx, b, key, func() error { return b.store.Delete(ctx, key) })
 }
 
+// tell is ask for a call that returns an error only.
 func tell(ctx context.Context, b *boundedStore, key string, call func() error) error {
 	_, err := ask(ctx, b, key, func() (struct{}, error) { return struct{}{}, call() })
 	return err
 }
 
+// ask makes the call in another goroutine, and returns its answer or, if that does not come in
+// time, an error. A call that was given up goes on, and its answer is dropped.
 func ask[T any](ctx context.Context, b *boundedStore, key string, call func() (T, error)) (T, error) {
 	type answer struct {
 		value    T
@@ -143,6 +147,7 @@ func (b *boundedStore) refusal(key string, first *failure) refusal {
 	return b.dials.refusal(b.redis.Client, b.redis.key(key), first)
 }
 
+// cause returns why there may be no answer for the key, or nil if that is not known.
 func (b *boundedStore) cause(key string) error {
 	if b.redis == nil {
 		return nil
@@ -175,6 +180,7 @@ type callers chan func()
 // idleCaller is for how long a caller waits for another call, at least.
 const idleCaller = time.Second
 
+// run makes the call in another goroutine, in one that is idle if there is one.
 func (c callers) run(call func()) {
 	if c == nil {
 		go call()
@@ -187,6 +193,7 @@ func (c callers) run(call func()) {
 	}
 }
 
+// serve makes the call, and then others, until none has come for a while.
 func (c callers) serve(call func()) {
 	over := time.NewTicker(idleCaller)
 	defer over.Stop()

@@ -34,8 +34,8 @@ func (k *Keeper) Create(ctx context.Context, id wire.ID, next wire.Record) (wire
 // create asks the store once.
 func (k *Keeper) create(ctx context.Context, id wire.ID, next wire.Record, save wire.Save) (wire.Stored, error) {
 	now := time.Now()
-	if k.absoluteEnd(&next) <= now.UnixMilli() {
-		next.Created = now.UnixMilli() // the request outlived the session that it began
+	if k.absoluteEnd(&next) <= now.UnixMilli() { // the request has outlived the session that it began
+		next.Created = now.UnixMilli()
 	}
 	next.Secret, next.Saves, next.Used = wire.DigestOf(id.Secret), nil, now.UnixMilli()
 	next.Stamp(save)
@@ -92,7 +92,7 @@ func (k *Keeper) Replace(ctx context.Context, r Replacement) (wire.Stored, error
 		return wire.Stored{}, err
 	}
 	defer k.turns.give(name)
-	save, renews := k.nextSave(), false
+	save, renews := k.nextSave(), false // the number stays the same in all attempts
 	rebase := func(now wire.Stored, err error) error {
 		if err == nil {
 			renews, err = k.rebase(&r, now)
@@ -137,6 +137,8 @@ func (k *Keeper) insist(ctx context.Context, save wire.Save, target func() (at s
 	for attempt := 1; ; attempt++ {
 		st, err := try()
 		isConflict := errors.Is(err, wire.ErrConflict)
+		// A record that is too large was not sent. One that too few replicas have is in the store,
+		// where a look would find it, but may not stay there.
 		if err == nil || errors.Is(err, wire.ErrTooLarge) || errors.Is(err, wire.ErrNotReplicated) {
 			return st, err
 		}
@@ -148,6 +150,8 @@ func (k *Keeper) insist(ctx context.Context, save wire.Save, target func() (at s
 				return wire.Stored{}, wire.Unavailable("save", fmt.Errorf("%v: %w", err, ended))
 			}
 		}
+		// A conflict may be with our own save: the client of the store has sent it twice because the
+		// first reply was lost. And an error may mean that only the reply was lost.
 		at, based := target()
 		now, lookErr := k.Follow(ctx, at, time.Time{})
 		outcome := wire.NotMade
@@ -158,7 +162,7 @@ func (k *Keeper) insist(ctx context.Context, save wire.Save, target func() (at s
 		case outcome == wire.Made: // and the reply was lost
 			return now, nil
 		case !isConflict:
-			return wire.Stored{}, err // it may yet be made
+			return wire.Stored{}, err // the store may yet make this save, so it is not made again
 		case outcome == wire.Untellable:
 			return wire.Stored{}, fmt.Errorf("%w: save: so many others have saved the session meanwhile that nobody can tell whether this save was made", wire.ErrUnavailable)
 		}
@@ -204,7 +208,7 @@ func (k *Keeper) Touch(ctx context.Context, old wire.Stored) (wire.Stored, error
 // ErrTooLarge or ErrUnavailable.
 func (k *Keeper) swap(ctx context.Context, old *wire.Stored, next *wire.Record) (wire.Stored, error) {
 	now := time.Now()
-	if k.hasEnded(&old.Record, now) {
+	if k.hasEnded(&old.Record, now) { // a save would bring back what has ended
 		return wire.Stored{}, errOver
 	}
 	return k.put(now, old.At, next, &old.Record, func(data []byte, ttl time.Duration) error {

@@ -40,7 +40,7 @@ func (t *turns) take(ctx context.Context, name string, most time.Duration) (wait
 	t.queues[name] = append(queue, mine)
 	t.mu.Unlock()
 
-	timer := time.NewTimer(most)
+	timer := time.NewTimer(most) // a store in memory has a context that does not end
 	defer timer.Stop()
 	select {
 	case <-mine:
