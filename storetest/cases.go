@@ -46,9 +46,9 @@ const (
 	ruleData       = "Data may be empty, and of any bytes."
 	ruleTTL        = "A ttl that is not positive is an error that changes nothing. A positive one may be rounded up to the store's resolution, a second at most."
 	ruleConcurrent = "All methods are safe for concurrent use."
-	ruleList       = "Keys goes through the keys of all live records, in no order. A record that is created or deleted meanwhile may be among them or not; no key comes twice."
+	ruleList       = "Keys goes through the keys of all live records, in no order. A record that is created or deleted meanwhile may be among them or not. No key comes twice."
 	ruleListError  = "An error is the last pair that the sequence yields."
-	ruleValidate   = "Validate returns nil if the store is configured for use, and otherwise an error that names the remedy."
+	ruleValidate   = "Validate returns nil if the store can be used, and otherwise an error that names the remedy."
 	ruleClear      = "Clear deletes all records that are there when it is called."
 )
 

@@ -370,7 +370,7 @@ func storesOf(out string) []string {
 // unchecked are the sentences of the contract that no case can show.
 var unchecked = []string{
 	"Where something is there that no Store wrote, it returns an error that is ErrUnreadable.", // a Store is all that a case has
-	"It asks no server.", // nor does a case see what is asked
+	"It does not ask a server.", // nor does a case see what is asked
 }
 
 // The cases quote the contract word for word, and leave out no sentence of it.
