@@ -3,6 +3,7 @@ package session_test
 import (
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -332,6 +333,23 @@ func TestSecretRotation(t *testing.T) {
 			options.Secrets = []string{secretB}
 			v.server = newManager(t, options).Handler(app)
 			check(t, "name", nameOf(v), "x")
+		})
+	})
+	t.Run("after a look that came too late for a cookie", func(t *testing.T) {
+		inBubble(t, func(t *testing.T) {
+			options := session.Options{Store: new(session.MemoryStore), IdleTimeout: time.Hour}
+			v := newVisitor(newManager(t, options))
+			v.get(setName("x"))
+			options.Secrets = []string{secretB, secretA}
+			v.server = newManager(t, options).Handler(app)
+			time.Sleep(10 * time.Minute)
+			v.get(func(w http.ResponseWriter, r *http.Request) {
+				io.WriteString(w, "the header leaves")
+				nameKey.Get(session.From(r.Context()))
+			})
+			if response := v.get(use(func(s *session.Session) { nameKey.Get(s) })); len(cookies(response)) != 1 {
+				t.Errorf("the next request sent %q, want the cookie", cookies(response))
+			}
 		})
 	})
 	t.Run("on a change", func(t *testing.T) {

@@ -309,6 +309,13 @@ func testWrittenAround(t *testing.T) {
 		}
 	}
 
+	for range 3 { // a read is use, as ever
+		time.Sleep(20 * time.Hour)
+		check(t, "a read: aborted", around(v, func(w http.ResponseWriter, r *http.Request) {
+			check(t, "a read", nameKey.Get(session.From(r.Context())), "z")
+			io.WriteString(w, "done")
+		}, direct), false)
+	}
 	time.Sleep(3 * time.Minute) // the counts of lines that were left out are lines too
 	before := lines()
 	check(t, "nothing written: aborted", around(v, func(http.ResponseWriter, *http.Request) {}, direct), false)
