@@ -248,6 +248,17 @@ func TestRegenerateFails(t *testing.T) {
 			check(t, "sessions", recordsIn(t, memory), 1)
 		})
 	}
+	t.Run("after Destroy", func(t *testing.T) {
+		sp := &spy{Store: new(session.MemoryStore)}
+		v := newVisitor(newManager(t, session.Options{Store: sp}))
+		v.get(setName("x"))
+		sp.onceOn("C", down)
+		response := v.get(use(func(s *session.Session) { s.Destroy(); s.Regenerate() }))
+		check(t, "status", response.StatusCode, http.StatusServiceUnavailable)
+		if set := cookies(response); len(set) != 1 || !strings.Contains(set[0], "Max-Age=0") {
+			t.Errorf("cookies %q, want the removal of the one whose session has ended", set)
+		}
+	})
 }
 
 func TestTooLarge(t *testing.T) {
